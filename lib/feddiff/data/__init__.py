@@ -1,0 +1,1 @@
+"""What the data are: tables and their schema, codecs, image sets, partitions."""

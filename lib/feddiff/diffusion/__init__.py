@@ -1,0 +1,1 @@
+"""Schedules, forward process and losses, samplers, networks."""

@@ -1,0 +1,1 @@
+"""What synthetic data are worth: fidelity, utility, closeness. Knows no system."""

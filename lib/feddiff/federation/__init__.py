@@ -1,0 +1,1 @@
+"""Federated rounds in one process, server optimisers, the byte-counting channel."""

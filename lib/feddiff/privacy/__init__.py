@@ -1,0 +1,1 @@
+"""Mechanisms and accounting, the DP-SGD step, private pre-processing."""
