@@ -1,0 +1,112 @@
+"""One look for every figure: sizes in inches, a palette safe for colour-blind readers, files that are byte-stable."""
+
+import io
+from functools import wraps
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from feddiff.experiments import files, scales
+
+# Okabe and Ito (2008), in an order whose neighbours also differ in lightness; yellow is left out (too pale on white).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY, PALE = "#5F5F5F", "#C8C8C8"
+WIDTH, COLUMN = 7.0, 3.4
+
+# Methods in the order in which tables and figures list them: label -> (what a reader sees, colour, marker).
+METHODS = {
+    "real": ("real training rows", "#000000", "*"),
+    "ours": ("DP-Fed-FinDiff, recipe ours", "#0072B2", "o"),
+    "paper": ("DP-Fed-FinDiff, recipe paper", "#D55E00", "s"),
+    "bias_only": ("histogram start, no training", "#56B4E9", "v"),
+    "dp_given_label": ("DP histograms given the label", "#009E73", "^"),
+    "dp_marginals": ("DP histograms", "#CC79A7", "D"),
+    "given_label": ("marginals given the label", "#5F5F5F", "P"),
+    "independent": ("independent marginals", "#5F5F5F", "X"),
+    "majority": ("majority class", "#5F5F5F", "|"),
+}
+
+METRICS = {
+    "column_shapes": "column shapes (0–1, higher is better)",
+    "pair_trends": "pair trends (0–1, higher is better)",
+    "pair_trends_quantile": "pair trends, quantile bins (0–1, higher is better)",
+    "accuracy": "accuracy (0–1, higher is better)",
+    "balanced_accuracy": "balanced accuracy (0–1, higher is better)",
+    "roc_auc": "ROC AUC (0–1, higher is better)",
+    "copy_share": "share of copies (0–1, lower is better)",
+    "seconds": "time (s)",
+}
+
+RC = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.titlesize": 8.5,
+    "axes.labelsize": 8, "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5,
+    "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7,
+    "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "lines.linewidth": 1.4, "lines.markersize": 4.5, "errorbar.capsize": 0, "pdf.fonttype": 42, "ps.fonttype": 42,
+    "savefig.dpi": 200, "figure.dpi": 100, "figure.constrained_layout.use": True, "svg.hashsalt": "feddiff",
+    "axes.titlelocation": "left", "axes.titleweight": "bold", "path.simplify": True,
+}
+
+
+def styled(function):
+    """Let a figure function run under the style, whatever the caller's matplotlib settings are."""
+    @wraps(function)
+    def drawn(*arguments, **options):
+        with matplotlib.rc_context(RC):
+            return function(*arguments, **options)
+    return drawn
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    """Return (figure, axes array of shape (rows, columns)); sizes in inches; no global figure state is touched."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def method_name(method: str) -> str:
+    """Return what a reader sees for a method label (the label itself when it is not one of METHODS)."""
+    return METHODS[method][0] if method in METHODS else method.replace("_", " ")
+
+
+def metric_name(metric: str, *, direction: bool = True) -> str:
+    """Return a metric's axis label, with range and direction unless `direction` is False."""
+    name = METRICS.get(metric, metric.replace("_", " "))
+    return name if direction else name.split(" (")[0]
+
+
+def epsilon_name(text: str) -> str:
+    """Return the tick label of a budget: "inf" is the infinity sign."""
+    return "∞" if text == "inf" else text
+
+
+def colours(names) -> dict[str, tuple[str, str]]:
+    """Return name -> (colour, marker) for sorted `names`; ValueError beyond the palette."""
+    names = sorted(set(names))
+    if len(names) > len(PALETTE):
+        raise ValueError(f"{len(names)} series need more colours than the palette's {len(PALETTE)}; draw panels instead")
+    return {name: (PALETTE[index], MARKERS[index]) for index, name in enumerate(names)}
+
+
+def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, Path]:
+    """Write figures/<scale>/<notebook>--<name>.pdf and .png and return both paths; a quick figure says so on its face."""
+    scales.check(scale)
+    if scale == "quick" and not getattr(figure, "_feddiff_stamped", False):
+        figure.text(
+            0.5, 0.5, "quick scale: not a result", ha="center", va="center", rotation=18, fontsize=22, color="#B22222",
+            alpha=0.16, weight="bold", zorder=10,
+        )
+        figure.suptitle("quick scale: not a result", fontsize=7.5, color="#B22222", x=0.995, ha="right")
+        figure._feddiff_stamped = True
+    stem = scales.figures_folder(scale) / f"{notebook}--{name}"
+    paths = []
+    with matplotlib.rc_context(RC):
+        # No dates and no versions inside the files, so that the same records give the same bytes.
+        for suffix, metadata in (
+            (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}), (".png", {"Software": None})
+        ):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata, dpi=200)
+            paths.append(files.write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue()))
+    return paths[0], paths[1]

@@ -1,0 +1,129 @@
+"""Tables from records: mean and 95 % t-interval over seeds; CSV (full precision), Markdown and LaTeX (rounded)."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from scipy import stats
+
+from feddiff.experiments import files, scales
+from feddiff.experiments.frames import COLUMNS, order
+from feddiff.experiments.style import METHODS, METRICS
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "∞": r"$\infty$", "ε": r"$\varepsilon$",
+    "<": r"$<$", ">": r"$>$", "−": r"$-$", "–": "--", "≤": r"$\le$", "≥": r"$\ge$", "δ": r"$\delta$", "σ": r"$\sigma$",
+}
+
+
+def labels_of(frame: pd.DataFrame) -> list[str]:
+    """Return the label columns of a records frame that are used at all, data set first, then method and epsilon."""
+    names = [c for c in frame.columns if c not in COLUMNS and not c.startswith("parameters.")]
+    names = ["dataset", *sorted(names, key=lambda c: ({"method": 0, "epsilon": 1}.get(c, 2), c))]
+    return [name for name in names if (frame[name] != "").any()]
+
+
+def summarise(frame: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
+    """Return one row per (`by`, name): n, mean, half_width, low, high of the 95 % t-interval over seeds, reason.
+
+    n counts the seeds with a value; the interval is NaN for n < 2. ValueError when `by` leaves out a label that varies,
+    for then the rows of one seed would be averaged as if they were seeds.
+    """
+    by = labels_of(frame) if by is None else list(by)
+    doubled = frame[frame.duplicated([*by, "name", "seed"], keep=False)]
+    if len(doubled):
+        first = doubled[(doubled[[*by, "name", "seed"]] == doubled[[*by, "name", "seed"]].iloc[0]).all(axis=1)]
+        varying = [c for c in [*labels_of(frame), "notebook", "key"] if c not in by and first[c].nunique() > 1]
+        raise ValueError(
+            f"{first['name'].iloc[0]} has {len(first)} values for one seed; select or add to `by`: {', '.join(varying)}"
+        )
+    rows = []
+    for place, group in frame.groupby([*by, "name"], sort=False, dropna=False):
+        values = group.sort_values("seed")["value"].dropna()
+        n = len(values)
+        mean = math.fsum(values) / n if n else math.nan
+        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        reason = "" if n else "; ".join(sorted(set(group["reason"]) - {""}))
+        rows.append((*place, n, mean, half, mean - half, mean + half, reason))
+    columns = [*by, "name", "n", "mean", "half_width", "low", "high", "reason"]
+    return sort(pd.DataFrame(rows, columns=columns), [*by, "name"])
+
+
+def sort(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return `frame` in the order of `by`: methods and metrics in house order, numbers by size, texts by alphabet."""
+    house = {"method": list(METHODS), "name": list(METRICS)}
+
+    def rank(column: str, text: str) -> tuple:
+        known = house.get(column, [])
+        return (0, known.index(text), "") if text in known else (1, *order(str(text)))
+
+    places = sorted(
+        range(len(frame)), key=lambda i: tuple(rank(column, frame[column].iat[i]) for column in by)
+    )
+    return frame.iloc[places].reset_index(drop=True)
+
+
+def number(value: float) -> str:
+    """Return a value rounded for reading: three decimals below 100, none from 1,000 on, powers of ten when tiny."""
+    if value != 0 and abs(value) < 0.0005:
+        return f"{value:.1e}".replace("-0.0e+00", "0")
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def cell(row) -> str:
+    """Return "mean ± half width", "mean" for one seed, "–" without a value."""
+    if row["n"] == 0:
+        return "–"
+    return number(row["mean"]) + (f" ± {number(row['half_width'])}" if row["n"] > 1 else "")
+
+
+def wide(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return the table for reading: a row per place, a column per metric, "runs" = seeds behind a row."""
+    by = list(summary.columns[: list(summary.columns).index("name")])
+    if summary.empty:
+        return pd.DataFrame(columns=[*by, "runs"])
+    metrics = list(sort(summary[["name"]].drop_duplicates(), ["name"])["name"])
+    rows = []
+    for place, group in summary.groupby(by, sort=False) if by else [((), summary)]:
+        cells = {row["name"]: cell(row) for row in group.to_dict("records")}
+        runs = sorted(set(group["n"]) - {0})
+        text = "–".join(str(n) for n in ([runs[0], runs[-1]] if len(runs) > 1 else runs)) or "0"
+        rows.append([*place, *(cells.get(metric, "") for metric in metrics), text])
+    return pd.DataFrame(rows, columns=[*by, *metrics, "runs"])
+
+
+def _title(column: str) -> str:
+    return column.replace("_", " ")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a GitHub table; pipes and line ends inside cells are escaped."""
+    def line(cells) -> str:
+        return "| " + " | ".join(str(c).replace("|", r"\|").replace("\n", " ") for c in cells) + " |"
+
+    head = [line(map(_title, table.columns)), "|" + "---|" * len(table.columns)]
+    return "\n".join([*head, *(line(row) for row in table.itertuples(index=False))]) + "\n"
+
+
+def _escape(text) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in str(text).replace("\n", " "))
+
+
+def latex(table: pd.DataFrame) -> str:
+    """Return a booktabs tabular; special characters are escaped."""
+    def line(cells) -> str:
+        return " & ".join(map(_escape, cells)) + r" \\"
+
+    head = [r"\begin{tabular}{" + "l" * len(table.columns) + "}", r"\toprule", line(map(_title, table.columns))]
+    body = [r"\midrule", *(line(row) for row in table.itertuples(index=False)), r"\bottomrule", r"\end{tabular}"]
+    return "\n".join([*head, *body]) + "\n"
+
+
+def write(full: pd.DataFrame, short: pd.DataFrame, notebook: str, name: str, scale: str) -> list[Path]:
+    """Write results/<scale>/tables/<notebook>--<name>.csv (`full`), .md and .tex (`short`); return the three paths."""
+    stem = scales.tables_folder(scale) / f"{notebook}--{name}"
+    texts = {".csv": full.to_csv(index=False, lineterminator="\n"), ".md": markdown(short), ".tex": latex(short)}
+    return [files.write_text(stem.with_name(stem.name + suffix), text) for suffix, text in texts.items()]
