@@ -1,0 +1,116 @@
+"""Layer inputs and output edges of one forward pass, and proof that every weight was used exactly once in it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one layer saw in the forward pass: detached inputs, its output, and the autograd edge of that output."""
+
+    inputs: torch.Tensor
+    output: torch.Tensor
+    edge: GradientEdge
+    versions: tuple[int, int]
+
+
+class Recorder:
+    """Listens to the given (path, module) pairs; attaches hooks only while it listens, so a model never keeps any."""
+
+    def __init__(self, modules: list[tuple[str, nn.Module]]):
+        self._modules = modules
+        self._owners = {
+            id(parameter): index
+            for index, (_, module) in enumerate(modules)
+            for parameter in module.parameters(recurse=False)
+            if parameter.requires_grad
+        }
+
+    @contextmanager
+    def listening(self) -> Iterator[dict[int, Call]]:
+        """Collect the calls by index of the module while the block runs. Raises ValueError at a second use."""
+        calls: dict[int, Call] = {}
+        handles = [
+            module.register_forward_hook(self._listener(calls, index), prepend=True, with_kwargs=True)
+            for index, (_, module) in enumerate(self._modules)
+        ]
+        try:
+            yield calls
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _listener(self, calls: dict[int, Call], index: int) -> Callable[..., None]:
+        path = self._modules[index][0]
+
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor) -> None:
+            if not output.requires_grad:  # under no_grad: nothing to clip
+                return
+            if index in calls:
+                raise ValueError(
+                    f"layer '{path}' ({type(module).__name__}) is used twice in one forward pass: its gradient would "
+                    "be a sum that per-record norms miss; give each use its own layer, or call the model once"
+                )
+            if output.dtype != module.weight.dtype:
+                raise ValueError(
+                    f"layer '{path}' computed in {output.dtype}: private training needs full precision, remove "
+                    "autocast from the loss"
+                )
+            inputs = args[0] if args else kwargs["input"]
+            versions = (inputs._version, output._version)
+            calls[index] = Call(inputs.detach(), output, get_gradient_edge(output), versions)
+
+        return hook
+
+    def reached(self, calls: dict[int, Call], losses: torch.Tensor) -> list[int]:
+        """Return the sorted indices of the modules that `losses` depends on, after checking the graph behind them.
+
+        Raises ValueError for a weight that reaches the losses other than once and through its own layer's forward
+        (functional use, tied weights), and for inputs or outputs overwritten in place before they were used.
+        """
+        nodes, uses = _walk(losses, self._owners)
+        reached = sorted(index for index, call in calls.items() if call.edge.node in nodes)
+        listed = set(reached)
+        for parameter, count in uses.items():
+            index = self._owners[parameter]
+            path, module = self._modules[index]
+            if count > 1 or index not in listed:
+                raise ValueError(
+                    f"a weight of layer '{path}' ({type(module).__name__}) is used outside that layer's forward: call "
+                    "the layer itself, once; functional use, tied weights and outputs overwritten in place defeat "
+                    "per-record clipping"
+                )
+        for index in reached:
+            call = calls[index]
+            if call.inputs._version != call.versions[0]:
+                raise ValueError(
+                    f"the input of layer '{self._modules[index][0]}' is overwritten in place after use: set inplace=False"
+                )
+            if call.output._is_view() and call.output._version != call.versions[1]:
+                raise ValueError(
+                    f"the output of layer '{self._modules[index][0]}' is overwritten in place: set inplace=False"
+                )
+        return reached
+
+
+def _walk(losses: torch.Tensor, owners: dict[int, int]) -> tuple[set[Node], dict[int, int]]:
+    """Return every autograd node behind `losses`, and how many edges lead to each owned parameter."""
+    nodes: set[Node] = {losses.grad_fn}
+    uses: dict[int, int] = {}
+    pending = [losses.grad_fn]
+    while pending:
+        for node, _ in pending.pop().next_functions:
+            if node is None:
+                continue
+            variable = getattr(node, "variable", None)
+            if variable is not None and id(variable) in owners:
+                uses[id(variable)] = uses.get(id(variable), 0) + 1
+            if node not in nodes:
+                nodes.add(node)
+                pending.append(node)
+    return nodes, uses
