@@ -4,7 +4,6 @@ The trap this file exists for: real codes are integers, decoded ones strings ("1
 faithful column scores 0. Here such columns are aligned by value, or refused by name; never compared as they are.
 """
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -93,40 +92,40 @@ def numbers(column: pd.Series, where: str) -> np.ndarray:
     return values
 
 
-def shared_codes(real: pd.Series, synthetic: pd.Series, name: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return both discrete columns as integer codes of one vocabulary, and its size; a missing value has code -1.
+def shared_codes(
+    real: pd.Series, synthetic: pd.Series, name: str, sides: tuple[str, str] = ("real", "synthetic")
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return both discrete columns as codes of one sorted vocabulary, and its size; a missing value has code -1.
 
     Values are equal as in Python (1 == 1.0 == True). Where the two columns hold different types (text against
     numbers), or share no value, they are compared by the spelling of the value ("1", "1.0" and 1 are one value);
     different types that share no value even so raise TypeError.
     """
-    sides = [column.astype(object) for column in (real, synthetic)]
-    for column, side in zip(sides, ("real", "synthetic")):
+    columns = [column.astype(object) for column in (real, synthetic)]
+    for column, side in zip(columns, sides):
         if column.isna().all():
             raise ValueError(f"column {name!r} of the {side} table holds no value, only missing ones; drop the column")
-    families = [_families(column) for column in sides]
-    codes, levels = _factorise(sides)
+    families = [_families(column) for column in columns]
+    codes, levels = _factorise(columns)
     if families[0] != families[1] or not _overlap(codes):
-        spelled = [_spell(column) for column in sides]
+        spelled = [_spell(column) for column in columns]
         # Two different texts that spell one number ("01", "1") are two categories: then spelling cannot align.
-        if all(after.nunique() == before.nunique() for before, after in zip(sides, spelled)):
+        if all(after.nunique() == before.nunique() for before, after in zip(columns, spelled)):
             respelled, relevels = _factorise(spelled)
             if families[0] != families[1] or _overlap(respelled):
                 codes, levels = respelled, relevels
         if families[0] != families[1] and not _overlap(codes):
             raise TypeError(
-                f"column {name!r} holds {'/'.join(sorted(families[0]))} in the real table "
-                f"(such as {sides[0].dropna().iloc[0]!r}) and {'/'.join(sorted(families[1]))} in the synthetic one "
-                f"(such as {sides[1].dropna().iloc[0]!r}) with no value in common; convert one to the type of the other"
+                f"column {name!r} holds {'/'.join(sorted(families[0]))} in the {sides[0]} table "
+                f"(such as {columns[0].dropna().iloc[0]!r}) and {'/'.join(sorted(families[1]))} in the {sides[1]} one "
+                f"(such as {columns[1].dropna().iloc[0]!r}) with no value in common; convert one to the type of the other"
             )
     return codes[0], codes[1], levels
 
 
-def _factorise(sides: list[pd.Series]) -> tuple[list[np.ndarray], int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        joined, vocabulary = pd.factorize(pd.concat(sides, ignore_index=True), use_na_sentinel=True)
-    return [joined[: len(sides[0])], joined[len(sides[0]) :]], len(vocabulary)
+def _factorise(columns: list[pd.Series]) -> tuple[list[np.ndarray], int]:
+    joined, vocabulary = pd.factorize(np.concatenate([column.to_numpy() for column in columns]), sort=True)
+    return [joined[: len(columns[0])], joined[len(columns[0]) :]], len(vocabulary)
 
 
 def _overlap(codes: list[np.ndarray]) -> bool:
