@@ -1,0 +1,89 @@
+"""The space in which a table is diffused: two coordinates for each categorical column, one for each numeric one."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+TOKEN_DIM = 2
+NEAREST_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class TableSpace:
+    """Frozen token embeddings of the categorical columns beside the numerics.
+
+    levels: number of tokens of each categorical column; numbers: how many numeric columns;
+    tokens: (sum(levels), TOKEN_DIM) embeddings, one block of rows per column.
+    A point is [embedding of column 1, ..., embedding of column m, numerics], `dim` coordinates.
+    """
+
+    levels: tuple[int, ...]
+    numbers: int
+    tokens: torch.Tensor
+
+    @property
+    def dim(self) -> int:
+        """Coordinates of a point."""
+        return TOKEN_DIM * len(self.levels) + self.numbers
+
+    @property
+    def offsets(self) -> list[int]:
+        """Row of `tokens` at which each categorical column starts."""
+        return torch.tensor([0, *self.levels]).cumsum(0)[:-1].tolist()
+
+    def embed(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Return the points (n, dim) of token codes (n, m) int64 and numerics (n, numbers)."""
+        rows = codes + torch.tensor(self.offsets, dtype=torch.int64).reshape(1, -1)
+        return torch.cat([self.tokens[rows].flatten(1), numbers], dim=1)
+
+    def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the embedded part (n, m, TOKEN_DIM) and the numerics (n, numbers) of points."""
+        cut = TOKEN_DIM * len(self.levels)
+        return x[:, :cut].reshape(len(x), len(self.levels), TOKEN_DIM), x[:, cut:]
+
+    def nearest(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes (n, m) of the nearest token of each column (Euclidean, within the column) and the numerics."""
+        embedded, numbers = self.split(x)
+        codes = torch.empty(len(x), len(self.levels), dtype=torch.int64)
+        for j, (start, size) in enumerate(zip(self.offsets, self.levels)):
+            # float64: neighbours among thousands of tokens on a circle differ by less than float32 resolves.
+            tokens = self.tokens[start : start + size].double()
+            for rows in torch.arange(len(x)).split(NEAREST_CHUNK):
+                squared = (tokens**2).sum(1) - 2 * embedded[rows, j].double() @ tokens.T
+                codes[rows, j] = squared.argmin(dim=1)
+        return codes, numbers
+
+    def expected(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the softmax-weighted embedding (n, m * TOKEN_DIM) of per-column logits (n, sum(levels))."""
+        parts = [
+            logits[:, a : a + k].softmax(dim=1) @ self.tokens[a : a + k] for a, k in zip(self.offsets, self.levels)
+        ]
+        return torch.cat(parts, dim=1) if parts else logits.new_zeros(len(logits), 0)
+
+    def draw(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return codes (n, m) drawn from the softmax of per-column logits."""
+        codes = torch.empty(len(logits), len(self.levels), dtype=torch.int64)
+        for j, (start, size) in enumerate(zip(self.offsets, self.levels)):
+            weights = logits[:, start : start + size].softmax(dim=1)
+            codes[:, j] = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        return codes
+
+
+def table_space(levels: tuple[int, ...], numbers: int, *, embedding: str, generator: torch.Generator) -> TableSpace:
+    """Return the space of a table with frozen token embeddings.
+
+    embedding: "normal" (independent N(0, 1) coordinates, as the authors' nn.Embedding) or "circle" (each column's
+    tokens evenly spread on a circle of radius sqrt(2), so that a uniform column has unit variance per coordinate and
+    no two tokens of a column lie closer than they must).
+    """
+    if len(levels) + numbers == 0:
+        raise ValueError("a table needs at least one column beside the label, got none")
+    if embedding == "normal":
+        tokens = torch.randn(sum(levels), TOKEN_DIM, generator=generator)
+    elif embedding == "circle":
+        angles = torch.cat([torch.arange(k) * (2 * math.pi / k) for k in levels]) if levels else torch.zeros(0)
+        tokens = math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1)
+    else:
+        raise ValueError(f"embedding must be 'normal' or 'circle', got {embedding!r}")
+    return TableSpace(levels=tuple(levels), numbers=numbers, tokens=tokens)

@@ -1,0 +1,143 @@
+"""Configuration of DP-Fed-FinDiff and its two named recipes, `paper` and `ours`."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from feddiff.federation.strategies import Strategy
+
+PREPROCESSING = ("pooled", "client", "public", "private")
+LABEL_MARGINALS = ("pooled", "private")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinDiffConfig:
+    """Everything that determines a run; names are the paper's symbols where it has one.
+
+    Diffusion: T, beta_1, beta_T, scale_betas. Space and head: numerics, embedding, head, prediction, reduction.
+    Network: hidden, conditioning, body, label_scale, zero_output. Training: R rounds of S local updates with expected
+    batch B, K noise draws a record, lr, lr_schedule, optimiser, optimiser_state, ema (0: none), strategy,
+    participation (share of the clients in a round).
+
+    Privacy: epsilon is the target of each client for its own records over the whole horizon (None: no DP, or no target
+    if noise_multiplier is given); noise_multiplier None calibrates it on R * S, a number fixes it and training stops
+    before epsilon is passed; C clips, delta. preprocessing: what the codec is fitted on ("pooled" training rows or
+    each "client" for itself: outside epsilon; "public" bounds given to `train`; "private": DP releases inside epsilon).
+    label_marginals: "pooled" counts (outside epsilon) or "private" (inside). prior_share and preprocessing_share:
+    shares of the squared Gaussian-DP budget mu^2 spent on a histogram prior of the logits and on the private codec.
+    """
+
+    T: int = 100
+    beta_1: float = 1e-4
+    beta_T: float = 0.02
+    scale_betas: bool = True
+
+    numerics: str = "quantile-ties"
+    embedding: str = "circle"
+    head: str = "logits"
+    prediction: str = "v"
+    reduction: str = "mean"
+
+    hidden: tuple[int, ...] = (256, 256)
+    conditioning: str = "features"
+    body: str = "plain"
+    label_scale: float = 1.0
+    zero_output: bool = True
+
+    R: int = 50
+    S: int = 10
+    B: int = 256
+    K: int = 1
+    lr: float = 3e-3
+    lr_schedule: str = "cosine"
+    optimiser: str = "adam"
+    optimiser_state: str = "keep"
+    ema: float = 0.95
+    strategy: Strategy = field(default_factory=Strategy)
+    participation: float = 1.0
+
+    epsilon: float | None = None
+    noise_multiplier: float | None = None
+    C: float = 1.0
+    delta: float = 1e-5
+    preprocessing: str = "pooled"
+    label_marginals: str = "pooled"
+    prior_share: float = 0.0
+    preprocessing_share: float = 0.1
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("T", "R", "S", "B", "K"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        for name in ("lr", "C", "label_scale"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} must be > 0, got {value!r}")
+        if not 0 < self.delta < 1:
+            raise ValueError(f"delta must lie in (0, 1), got {self.delta!r}; below 1 / (rows of the smallest client)")
+        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
+            raise ValueError(f"epsilon must be a finite number > 0, or None for no DP, got {self.epsilon!r}")
+        if self.noise_multiplier is not None and not self.noise_multiplier >= 0:
+            raise ValueError(f"noise_multiplier must be >= 0 or None, got {self.noise_multiplier!r}")
+        for name, allowed in (("preprocessing", PREPROCESSING), ("label_marginals", LABEL_MARGINALS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("prior_share", "preprocessing_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
+        if not self.private and (self.prior_share or "private" in (self.preprocessing, self.label_marginals)):
+            raise ValueError("a private prior, codec or label marginal needs a target: set epsilon")
+
+    @property
+    def private(self) -> bool:
+        """Whether the clients train by DP-SGD."""
+        return self.epsilon is not None or self.noise_multiplier is not None
+
+
+def ours(*, epsilon: float | None = None, scale: str = "quick", **changes) -> FinDiffConfig:
+    """Return our recipe: logits head, v-prediction, tie-breaking quantiles, tokens on a circle, cosine decay.
+
+    Sizes follow measurements on one core: under DP a small network with a large learning rate and few steps, because
+    at a fixed epsilon the total noise does not shrink with more steps; without DP more rounds at the larger scales.
+    """
+    if epsilon is None:
+        rounds, ema = {"quick": (50, 0.95), "standard": (250, 0.98), "paper": (1000, 0.99)}[scale]
+        config = FinDiffConfig(R=rounds, ema=ema)
+    elif epsilon >= 4:
+        config = FinDiffConfig(epsilon=epsilon, hidden=(128, 128), lr=5e-3, label_scale=4.0)
+    elif epsilon >= 0.5:
+        config = FinDiffConfig(epsilon=epsilon, hidden=(128,), lr=1e-2, label_scale=4.0)
+    else:
+        config = FinDiffConfig(epsilon=epsilon, hidden=(128,), lr=2e-2, label_scale=4.0, R=20)
+    return replace(config, **changes)
+
+
+def paper(*, epsilon: float | None = None, scale: str = "quick", **changes) -> FinDiffConfig:
+    """Return the authors' parts: epsilon-MSE on all coordinates, nearest random token, plain quantiles, constant lr.
+
+    At scale "paper" also the sizes of their published configuration (3,000 rounds x 100 updates, B = 16, width 1,024);
+    smaller scales shorten the chain and the training, where these parts are weak.
+    """
+    sizes = {
+        "quick": dict(T=100, hidden=(256, 256), R=50, S=10, B=256, lr=1e-3),
+        "standard": dict(T=500, hidden=(256, 256), R=250, S=10, B=256, lr=1e-3),
+        "paper": dict(T=500, hidden=(1024, 1024, 1024), R=3000, S=100, B=16, lr=1e-4 if epsilon is None else 1e-3),
+    }[scale]
+    if epsilon is not None and scale != "paper":
+        # The same horizon as our recipe under DP: a longer one only adds noise.
+        sizes |= dict(hidden=(128, 128), R=50)
+    config = FinDiffConfig(
+        epsilon=epsilon,
+        numerics="quantile",
+        embedding="normal",
+        head="embedding",
+        prediction="epsilon",
+        conditioning="added",
+        zero_output=False,
+        lr_schedule="constant",
+        ema=0.0,
+        **sizes,
+    )
+    return replace(config, **changes)

@@ -1,0 +1,216 @@
+"""What happens once before DP-Fed-FinDiff trains: codecs, label marginals, and the budget of the whole horizon."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from feddiff.data.codec import Encoded, LabelCodec, TableCodec
+from feddiff.data.columns import NumericColumn
+from feddiff.data.tables import Table
+from feddiff.federation.rounds import participation
+from feddiff.privacy import accounting
+from feddiff.privacy.ledger import PrivacyLedger
+from feddiff.seeds import numpy_generator
+from feddiff.systems.findiff_config import FinDiffConfig
+
+CONDITION_KINDS = ("categorical", "boolean")
+
+
+@dataclass(frozen=True)
+class ClientRows:
+    """A client's rows in the diffusion space: codes (n, m), numbers (n, k), label codes (n,)."""
+
+    codes: torch.Tensor
+    numbers: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """All that training needs beside the network.
+
+    codecs: one a client (the same object unless preprocessing="client"); label_codec None: unconditional;
+    marginals: label probabilities that sampling draws from; participation: who takes part in each round;
+    noise_multipliers: None a client without DP; max_steps: where a client's budget ends; bias: prior of the logits.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    codecs: tuple[TableCodec, ...]
+    label_codec: LabelCodec | None
+    marginals: np.ndarray
+    rows: tuple[ClientRows, ...]
+    participation: list[tuple[int, ...]]
+    noise_multipliers: tuple[float | None, ...]
+    max_steps: tuple[int | None, ...]
+    ledger: PrivacyLedger
+    bias: torch.Tensor | None
+
+    def encode(self, frame: pd.DataFrame, generator: np.random.Generator) -> ClientRows:
+        """Return rows of any frame with the training columns, by the first client's codec."""
+        return encode(frame, self.codecs[0], self.label_codec, generator)
+
+    def decode(
+        self, codes: np.ndarray, numbers: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+    ) -> pd.DataFrame:
+        """Return the table of sampled points, label included, in the original column order.
+
+        With a codec per client each row is decoded by one client's quantiles, drawn by the clients' rows.
+        """
+        share = np.array([len(rows) for rows in self.rows], dtype=float)
+        owner = generator.choice(len(self.codecs), len(codes), p=share / share.sum())
+        if len({id(codec) for codec in self.codecs}) == 1:
+            frame = self.codecs[0].decode(Encoded(codes, numbers))
+        else:
+            parts = []
+            for k, codec in enumerate(self.codecs):
+                mine = np.flatnonzero(owner == k)
+                parts.append(codec.decode(Encoded(codes[mine], numbers[mine])).set_axis(mine))
+            frame = pd.concat(parts).sort_index()
+        if self.label_codec is not None:
+            frame[self.label_codec.name] = self.label_codec.decode(labels).to_numpy()
+        return frame[list(self.columns)]
+
+
+def encode(
+    frame: pd.DataFrame, codec: TableCodec, label_codec: LabelCodec | None, generator: np.random.Generator
+) -> ClientRows:
+    """Return a frame's rows in the diffusion space; label 0 for all when there is no condition."""
+    encoded = codec.encode(frame, generator)
+    if label_codec is None:
+        labels = np.zeros(len(frame), dtype=np.int64)
+    else:
+        labels = label_codec.encode(frame[label_codec.name])
+    return ClientRows(*(torch.from_numpy(part) for part in (encoded.codes, encoded.numbers, labels)))
+
+
+def prepare(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> Prepared:
+    """Check the clients, fit or take the codecs, and calibrate each client's noise on its whole horizon."""
+    _check(clients, config, codec)
+    names = tuple(f"client-{k}" for k in range(len(clients)))
+    ledger = PrivacyLedger(clients=names, delta=config.delta)
+    schedule = participation(len(clients), config.R, config.participation, config.seed)
+    label_codec, marginals = _labels(clients, config, ledger)
+    codecs = _codecs(clients, config, codec, label_codec, ledger)
+    rows = tuple(
+        encode(client.frame, own, label_codec, numpy_generator(config.seed, "ties", name))
+        for client, own, name in zip(clients, codecs, names)
+    )
+    multipliers, limits = [], []
+    for k, client in enumerate(clients):
+        steps = config.S * sum(k in chosen for chosen in schedule)
+        sigma, limit = _calibrate(config, rows=len(client), steps=steps)
+        multipliers.append(sigma)
+        limits.append(limit)
+    if config.private:
+        ledger.declare_outside("training history (losses, clipped shares): diagnostics computed on private rows")
+    return Prepared(
+        names=names,
+        columns=tuple(clients[0].frame.columns),
+        codecs=codecs,
+        label_codec=label_codec,
+        marginals=marginals,
+        rows=rows,
+        participation=schedule,
+        noise_multipliers=tuple(multipliers),
+        max_steps=tuple(limits),
+        ledger=ledger,
+        bias=None,
+    )
+
+
+def _check(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> None:
+    if not clients:
+        raise ValueError("train needs at least one client, got an empty list")
+    first = clients[0]
+    for k, client in enumerate(clients):
+        if list(client.frame.columns) != list(first.frame.columns) or client.kinds != first.kinds:
+            raise ValueError(f"client-{k} differs from client-0 in columns or kinds; partition one table, or align them")
+        if client.target != first.target:
+            raise ValueError(f"client-{k} has target {client.target!r}, client-0 {first.target!r}; use one target")
+        if len(client) < config.B:
+            raise ValueError(f"client-{k} has {len(client)} rows, fewer than B={config.B}; lower B or merge clients")
+    if (codec is not None) != (config.preprocessing == "public"):
+        raise ValueError(
+            f"preprocessing={config.preprocessing!r} and codec={'given' if codec is not None else None}: a public codec "
+            "goes with preprocessing='public', and only with it"
+        )
+
+
+def _labels(
+    clients: Sequence[Table], config: FinDiffConfig, ledger: PrivacyLedger
+) -> tuple[LabelCodec | None, np.ndarray]:
+    target = clients[0].target
+    if target is None or clients[0].kinds[target] not in CONDITION_KINDS:
+        return None, np.ones(1)
+    pooled = pd.concat([client.frame[target] for client in clients], ignore_index=True)
+    codec = LabelCodec.fit(pooled)
+    counts = np.bincount(codec.encode(pooled), minlength=len(codec.classes))
+    ledger.declare_outside(f"label marginals and classes of {target!r}: counts of the training rows of all clients")
+    return codec, counts / counts.sum()
+
+
+def _codecs(
+    clients: Sequence[Table],
+    config: FinDiffConfig,
+    public: TableCodec | None,
+    label_codec: LabelCodec | None,
+    ledger: PrivacyLedger,
+) -> tuple[TableCodec, ...]:
+    if public is not None:
+        return (public,) * len(clients)
+    columns = [c for c in clients[0].frame.columns if label_codec is None or c != label_codec.name]
+    kinds = clients[0].kinds
+    pooled = TableCodec.fit(
+        pd.concat([client.frame for client in clients], ignore_index=True),
+        kinds,
+        columns=columns,
+        numerics=config.numerics,
+        provenance="pooled",
+    )
+    if config.preprocessing == "pooled":
+        ledger.declare_outside(f"codec ({config.numerics}): quantiles and vocabulary of the pooled training rows")
+        return (pooled,) * len(clients)
+    own = tuple(_own_quantiles(pooled, client.frame, config.numerics) for client in clients)
+    ledger.declare_outside(f"codec ({config.numerics}): quantiles of each client's rows, vocabulary of their union")
+    return own
+
+
+def _own_quantiles(pooled: TableCodec, frame: pd.DataFrame, numerics: str) -> TableCodec:
+    """Return `pooled` with its numeric columns fitted on one client's rows; all clients keep the same code columns."""
+    columns = []
+    for column in pooled.columns:
+        if isinstance(column, NumericColumn):
+            fitted = NumericColumn.fit(frame[column.name], numerics=numerics)
+            column = replace(fitted, missing=column.missing, dtype=column.dtype, decimals=column.decimals)
+        columns.append(column)
+    return TableCodec(tuple(columns), "client")
+
+
+def _calibrate(config: FinDiffConfig, *, rows: int, steps: int) -> tuple[float | None, int | None]:
+    """Return the client's noise multiplier and the local step at which its budget ends (None: never)."""
+    if not config.private or steps == 0:
+        return (None if not config.private else 0.0), (0 if steps == 0 else None)
+    rate = config.B / rows
+    if config.noise_multiplier is None:
+        sigma = accounting.noise_multiplier(
+            target_epsilon=config.epsilon, sample_rate=rate, steps=steps, delta=config.delta
+        )
+        return sigma, steps
+    if config.epsilon is None or math.isinf(config.C):
+        return config.noise_multiplier, None
+    limit = accounting.max_steps(
+        target_epsilon=config.epsilon,
+        sample_rate=rate,
+        noise_multiplier=config.noise_multiplier,
+        steps=steps,
+        delta=config.delta,
+    )
+    return config.noise_multiplier, limit
