@@ -118,7 +118,7 @@ def shared_codes(
             raise TypeError(
                 f"column {name!r} holds {'/'.join(sorted(families[0]))} in the {sides[0]} table "
                 f"(such as {columns[0].dropna().iloc[0]!r}) and {'/'.join(sorted(families[1]))} in the {sides[1]} one "
-                f"(such as {columns[1].dropna().iloc[0]!r}) with no value in common; convert one to the type of the other"
+                f"(such as {columns[1].dropna().iloc[0]!r}) and no value in common; convert one of the two"
             )
     return codes[0], codes[1], levels
 
