@@ -206,7 +206,11 @@ def _clear_other_settings(path: Path) -> None:
     """Remove quick records that differ from `path` in a setting: quick is a scratch pad and holds one setting."""
     own = read(path.read_text(encoding="utf-8"), path)
     for other in sorted(path.parent.glob(f"{own['notebook']}--*.json")):
-        record = read(other.read_text(encoding="utf-8"), other)
+        try:
+            record = read(other.read_text(encoding="utf-8"), other)
+        except FileNotFoundError:
+            # A run beside this one cleared it first.
+            continue
         if record["identity"] == own["identity"] and record["settings_sha256"] != own["settings_sha256"]:
             other.unlink(missing_ok=True)
 

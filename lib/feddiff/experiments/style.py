@@ -18,8 +18,8 @@ WIDTH, COLUMN = 7.0, 3.4
 # Methods in the order in which tables and figures list them: label -> (what a reader sees, colour, marker).
 METHODS = {
     "real": ("real training rows", "#000000", "*"),
-    "ours": ("DP-Fed-FinDiff, recipe ours", "#0072B2", "o"),
-    "paper": ("DP-Fed-FinDiff, recipe paper", "#D55E00", "s"),
+    "ours": ("diffusion, recipe “ours”", "#0072B2", "o"),
+    "paper": ("diffusion, recipe “paper”", "#D55E00", "s"),
     "bias_only": ("histogram start, no training", "#56B4E9", "v"),
     "dp_given_label": ("DP histograms given the label", "#009E73", "^"),
     "dp_marginals": ("DP histograms", "#CC79A7", "D"),

@@ -1,0 +1,165 @@
+"""Figures of the accounting notebooks (16, 17, 47, 48), each a function of a long records frame."""
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from feddiff.experiments import style
+from feddiff.experiments.tables import summarise
+
+# What a noise multiplier was calibrated for (label `calibration`), in the order of the figure; only the first is right.
+CALIBRATIONS = {
+    "whole_run": "whole run (correct)", "per_round": "each round anew", "one_epoch": "one epoch only",
+    "wrong_rate": "rate of pooled rows",
+}
+QUALITY = (("pair_trends", "pair trends"), ("roc_auc", "ROC AUC"))
+
+
+def _chosen(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
+    part = frame[frame["name"] == metric]
+    if part.empty:
+        raise ValueError(f"the records hold no {metric}; they hold {', '.join(sorted(set(frame['name']))) or 'nothing'}")
+    missing = [label for label in by if label not in part.columns or (part[label] == "").all()]
+    if missing:
+        raise ValueError(f"{metric} lacks the label {', '.join(missing)}, which this figure draws")
+    return summarise(part, by)
+
+
+def _half(row) -> float:
+    return 0.0 if math.isnan(row.half_width) else row.half_width
+
+
+def _lines(summary: pd.DataFrame, label: str, house: dict[str, str] | None = None) -> list[str]:
+    found = list(dict.fromkeys(summary[label]))
+    return [name for name in house if name in found] + [n for n in found if n not in house] if house else found
+
+
+def _ordered_by_value(summary: pd.DataFrame, label: str) -> list[str]:
+    return list(summary.groupby(label, sort=True)["mean"].mean().sort_values(kind="stable").index)
+
+
+@style.styled
+def horizon(frame: pd.DataFrame) -> Figure:
+    """Draw true epsilon and quality per calibration of one nominal epsilon (F37).
+
+    Metrics true_epsilon, pair_trends, roc_auc with the label `calibration` (CALIBRATIONS); nominal_epsilon without one.
+    """
+    spent = _chosen(frame, "true_epsilon", ["calibration"])
+    names = _lines(spent, "calibration", CALIBRATIONS)
+    quality = [(m, t, _chosen(frame, m, ["calibration"])) for m, t in QUALITY if (frame["name"] == m).any()]
+    figure, axes = style.canvas(style.WIDTH, 0.35 * len(names) + 1.25, 1, 1 + len(quality), sharey=True)
+    nominal = frame.loc[frame["name"] == "nominal_epsilon", "value"]
+    for panel, (title, summary) in zip(
+        axes[0], [("true ε (log scale)", spent), *((text, summary) for _, text, summary in quality)], strict=True
+    ):
+        for place, name in enumerate(names):
+            colour = style.PALETTE[0] if name == "whole_run" else style.PALETTE[1]
+            for row in summary[summary["calibration"] == name].itertuples():
+                if summary is spent:
+                    panel.barh(place, row.mean, color=colour, height=0.55)
+                    panel.annotate(
+                        f"{row.mean:.3g}", (row.mean, place), (3, 0), textcoords="offset points", va="center", fontsize=7
+                    )
+                else:
+                    panel.errorbar(row.mean, place, xerr=_half(row), color=colour, marker="o", linestyle="none")
+        panel.set_xlabel(title if summary is spent else f"{title} (0–1, higher is better)")
+    first = axes[0, 0]
+    first.set_xscale("log")
+    low, high = min(0.5, spent["mean"].min() / 2), spent["mean"].max() * 2.5
+    first.set_xlim(low, high)
+    first.set_yticks(range(len(names)), [CALIBRATIONS.get(name, name.replace("_", " ")) for name in names])
+    first.set_ylim(len(names) - 0.5, -0.5)
+    first.set_title("What is spent")
+    if quality:
+        axes[0, 1].set_title("What it seems to buy")
+    if len(nominal):
+        first.axvline(nominal.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+        handle = Line2D([], [], color="black", linewidth=0.9, dashes=(4, 2), label=f"reported ε = {nominal.iloc[0]:.3g}")
+        figure.legend(handles=[handle], loc="outside lower left")
+    return figure
+
+
+@style.styled
+def leaks(frame: pd.DataFrame) -> Figure:
+    """Draw audited lower bounds of what pre-processing gives away, per channel and codec (F39).
+
+    Metric leak_epsilon_lower with labels `channel` (what is watched) and `codec` (pooled, client, public, private).
+    """
+    summary = _chosen(frame, "leak_epsilon_lower", ["channel", "codec"])
+    channels, codecs = _lines(summary, "channel"), _lines(summary, "codec", dict.fromkeys(
+        ("pooled", "client", "private", "public")))
+    figure, axes = style.canvas(style.WIDTH, 0.24 * len(channels) * (len(codecs) + 1) + 1.0)
+    panel, height = axes[0, 0], 0.8 / len(codecs)
+    for index, codec in enumerate(codecs):
+        colour = style.PALETTE[index]
+        for row in summary[summary["codec"] == codec].itertuples():
+            place = channels.index(row.channel) + height * (index - (len(codecs) - 1) / 2)
+            panel.barh(place, row.mean, height * 0.85, color=colour, xerr=_half(row) or None, ecolor="black")
+            panel.annotate(
+                f"{row.mean:.2f}", (row.mean + _half(row), place), (3, 0), textcoords="offset points", va="center", fontsize=7
+            )
+    panel.set_yticks(range(len(channels)), [name.replace("_", " ") for name in channels])
+    panel.set_ylim(len(channels) - 0.5, -0.5)
+    panel.set_xlim(0, max(1.0, 1.12 * (summary["mean"] + summary["half_width"].fillna(0)).max()))
+    panel.set_xlabel("ε that an attacker proves, at least (95 % confidence); training itself spent nothing")
+    handles = [Line2D([], [], color=style.PALETTE[i], linewidth=5, label=f"codec: {c}") for i, c in enumerate(codecs)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(codecs))
+    return figure
+
+
+@style.styled
+def audit(frame: pd.DataFrame) -> Figure:
+    """Draw audited lower bounds beside the accounted epsilon, a line per variant of the step.
+
+    Metrics epsilon_lower and epsilon with the labels `variant` ("correct" or the planted fault) and `sigma`.
+    """
+    found = _chosen(frame, "epsilon_lower", ["variant", "sigma"])
+    stated = _chosen(frame, "epsilon", ["variant", "sigma"])
+    variants = [v for v in ["correct"] if v in set(found["variant"])]
+    variants += [v for v in _lines(found, "variant") if v != "correct"]
+    sigmas = list(dict.fromkeys(found["sigma"]))
+    figure, axes = style.canvas(style.WIDTH, 0.24 * len(variants) + 1.35, 1, len(sigmas), sharey=True)
+    for panel, sigma in zip(axes[0], sigmas, strict=True):
+        for place, variant in enumerate(variants):
+            told = stated[(stated["variant"] == variant) & (stated["sigma"] == sigma)]["mean"]
+            for row in found[(found["variant"] == variant) & (found["sigma"] == sigma)].itertuples():
+                caught = len(told) and row.mean > told.iloc[0]
+                colour, marker = (style.PALETTE[1], "X") if caught else (style.PALETTE[0], "o")
+                panel.errorbar(row.mean, place, xerr=_half(row), color=colour, marker=marker, linestyle="none")
+            if len(told):
+                panel.plot([told.iloc[0]] * 2, [place - 0.35, place + 0.35], color="black", linewidth=1.4)
+        panel.set_title(f"noise multiplier {sigma}")
+        panel.set_xlabel("ε")
+        panel.set_xlim(left=min(0.0, panel.get_xlim()[0]))
+    axes[0, 0].set_yticks(range(len(variants)), [name.replace("_", " ") for name in variants])
+    axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], color="black", linewidth=0, marker="|", markersize=10, label="stated ε"),
+        Line2D([], [], color=style.PALETTE[0], linewidth=0, marker="o", label="audited lower bound, below the statement"),
+        Line2D([], [], color=style.PALETTE[1], linewidth=0, marker="X", label="above it: a violation"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
+def meanings(frame: pd.DataFrame) -> Figure:
+    """Draw what one training costs under each reading of its number, sorted; metric epsilon, label `meaning`."""
+    summary = _chosen(frame, "epsilon", ["meaning"])
+    names = _ordered_by_value(summary, "meaning")
+    figure, axes = style.canvas(style.WIDTH, 0.25 * len(names) + 0.8)
+    panel = axes[0, 0]
+    for place, name in enumerate(names):
+        for row in summary[summary["meaning"] == name].itertuples():
+            panel.plot([summary["mean"].min(), row.mean], [place, place], color=style.PALE, linewidth=1)
+            panel.plot(row.mean, place, color=style.PALETTE[0], marker="o")
+            panel.annotate(f"{row.mean:.3g}", (row.mean, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
+    panel.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    panel.set_ylim(-0.6, len(names) - 0.4)
+    if summary["mean"].min() > 0:
+        panel.set_xscale("log")
+        panel.set_xlim(summary["mean"].min() / 1.3, summary["mean"].max() * 1.8)
+    panel.set_xlabel("ε of the same training (log scale), at the same δ")
+    return figure
