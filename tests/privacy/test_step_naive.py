@@ -54,6 +54,36 @@ def wide_rows():
     return nn.Sequential(nn.Unflatten(-1, (2, 2)), nn.Linear(2, 3), nn.Tanh(), nn.Flatten(-2), nn.Linear(6, 2))
 
 
+CONVOLUTIONS = {
+    "conv": lambda: nn.Conv2d(2, 3, 3),
+    "conv padded": lambda: nn.Conv2d(2, 3, 3, padding=1, bias=False),
+    "conv strided": lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1),
+    "conv grouped": lambda: nn.Conv2d(2, 6, 3, groups=2, padding=(1, 0)),
+    "conv depthwise": lambda: nn.Conv2d(2, 2, (3, 2), groups=2, stride=(2, 1)),
+    "conv dilated": lambda: nn.Conv2d(2, 3, 2, dilation=2),
+    "conv pointwise": lambda: nn.Conv2d(2, 5, 1),
+    "conv same": lambda: nn.Conv2d(2, 3, 4, padding="same"),
+    "conv valid": lambda: nn.Conv2d(2, 3, 2, padding="valid"),
+    "conv circular": lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"),
+    "conv reflect": lambda: nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"),
+}
+
+
+def small_unet():
+    """Norms, activations in place, down- and up-sampling; the last layers have few positions and many channels."""
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1),
+        nn.GroupNorm(4, 8),
+        nn.SiLU(inplace=True),
+        nn.Conv2d(8, 40, 3, stride=4, padding=1, groups=2),
+        nn.GroupNorm(2, 40),
+        nn.SiLU(),
+        nn.Conv2d(40, 40, 3, padding=1),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(40, 2, 1),
+    )
+
+
 MODELS = {
     "mlp": mlp,
     "no bias": lambda: nn.Sequential(nn.Linear(4, 6, bias=False), nn.SiLU(), nn.Linear(6, 3)),
@@ -62,7 +92,14 @@ MODELS = {
     "labels and time": Labelled,
     "labels with padding": lambda: Labelled(padding_idx=1),
     "tokens": Tokens,
-}
+    "layer norm": lambda: nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.LayerNorm(6, bias=False)),
+    "layer norm over two dimensions": lambda: nn.Sequential(nn.Unflatten(-1, (2, 2)), nn.LayerNorm((2, 2), eps=0.1)),
+    "layer norm with an inner dimension": lambda: nn.Sequential(nn.Unflatten(-1, (2, 2)), nn.LayerNorm(2, eps=0.5)),
+    "group norm": lambda: nn.Sequential(nn.Linear(4, 6), nn.GroupNorm(3, 6), nn.Linear(6, 2)),
+    "group norm over images": lambda: nn.GroupNorm(1, 2),
+    "u-net": small_unet,
+} | {name: (lambda first=first: nn.Sequential(first(), nn.Tanh())) for name, first in CONVOLUTIONS.items()}
+IMAGES = {"group norm over images", "u-net", *CONVOLUTIONS}
 
 
 def build(name, seed=0):
@@ -76,11 +113,8 @@ def build(name, seed=0):
 
 
 def inputs(name, draws, records=RECORDS, seed=1):
-    shape = INPUT_SHAPES.get(name, (4,))
+    shape = (2, 5, 6) if name in IMAGES else (4,)
     return torch.randn(records * draws, *shape, generator=torch_generator(seed, "x"), dtype=torch.float64) * 2
-
-
-INPUT_SHAPES = {}
 
 
 def losses_of(model, x, draws, weights=None):
@@ -183,19 +217,50 @@ def test_microbatches_do_not_change_the_update(name, clipping):
         assert again.clipped_fraction == report.clipped_fraction
 
 
+@pytest.mark.parametrize("frozen", ["weight", "bias"])
 @pytest.mark.parametrize("name", MODELS)
-def test_frozen_parameters_are_left_alone_and_do_not_count(name):
+def test_frozen_parameters_are_left_alone_and_do_not_count(name, frozen):
     model, x = build(name), inputs(name, 3)
     first = layers_of(model)[0]
-    first.weight.requires_grad_(False)
-    last = layers_of(model)[-1]
-    if getattr(last, "bias", None) is not None:
-        last.bias.requires_grad_(False)
+    if getattr(first, "bias", None) is None:
+        frozen = "weight"
+    getattr(first, frozen).requires_grad_(False)
+    if not layers_of(model):
+        with pytest.raises(ValueError, match="no trainable parameter"):
+            private(model, x, 3)
+        return
     expected, norms = naive(model, x, 3)
     found, report = private(model, x, 3)
     assert_equal(found, expected)
     assert report.norms.tolist() == pytest.approx(norms, rel=1e-12)
-    assert first.weight.grad is None
+    assert getattr(first, frozen).grad is None
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.parametrize("name", ["tokens", "inner dimension, Gram", "u-net", "conv grouped"])
+def test_bounded_memory_does_not_change_the_sum(name, draws, monkeypatch):
+    monkeypatch.setattr("feddiff.privacy.clipping._CHUNK", 1)
+    monkeypatch.setattr("feddiff.privacy.clipping_conv._KEEP", 0)
+    model, x = build(name), inputs(name, draws)
+    expected, norms = naive(model, x, draws)
+    found, report = private(model, x, draws)
+    assert_equal(found, expected)
+    assert report.norms.tolist() == pytest.approx(norms, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["u-net", "conv"])
+def test_channels_last_weights_get_gradients_in_their_own_layout(name):
+    model, x = build(name), inputs(name, 1)
+    expected, _ = naive(model, x, 1)
+    model = model.to(memory_format=torch.channels_last)
+    found, _ = private(model, x.to(memory_format=torch.channels_last), 1)
+    assert_equal(found, expected)
+    assert all(p.grad is None for p in model.parameters())
+    with PrivateStep(
+        model, clip_norm=C, noise_multiplier=0, expected_batch=1, noise=GaussianNoise(torch_generator(0, "n"))
+    ) as step:
+        step.gradient(lambda part: losses_of(model, x[part], 1), RECORDS)
+        assert all(p.grad.stride() == p.stride() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", MODELS)

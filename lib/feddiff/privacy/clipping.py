@@ -6,6 +6,7 @@ sum over records is one matrix product with the rows of b scaled by the clip fac
 stored (Goodfellow, 2015, "Efficient Per-Example Gradient Computations"; Li et al., 2022, ghost clipping).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -68,14 +69,16 @@ def gram_squared_norms(inputs: torch.Tensor, grads: torch.Tensor) -> torch.Tenso
     return products.sum((1, 2)).clamp_(min=0.0)
 
 
+def gram_is_cheaper(rows: int, fan_in: int, fan_out: int) -> bool:
+    """Tell whether the Gram form beats the per-record gradient, in multiply-adds; in float64 it counts double."""
+    return 2 * rows * (fan_in + fan_out) <= fan_in * fan_out
+
+
 def outer_squared_norms(inputs: torch.Tensor, grads: torch.Tensor) -> torch.Tensor:
     """Return ||sum_t b_t a_t^T||^2 for (n, T, in) inputs and (n, T, out) grads, by whichever form is cheaper."""
     records, rows, fan_in = inputs.shape
     fan_out = grads.shape[2]
-    if rows == 1:
-        return squared_norms(inputs).mul_(squared_norms(grads))
-    # multiply-adds a record: the Gram form in float64 counts double
-    if 2 * rows * (fan_in + fan_out) <= fan_in * fan_out:
+    if gram_is_cheaper(rows, fan_in, fan_out):
         elements = 2 * rows * (fan_in + fan_out + 2 * rows)
         return in_chunks(records, elements, lambda part: gram_squared_norms(inputs[part], grads[part])).to(grads.dtype)
     return in_chunks(
@@ -87,18 +90,31 @@ def _linear(layer: Layer, inputs: torch.Tensor, grads: torch.Tensor, records: in
     """Linear: inputs (records * K, ..., in), grads (records * K, ..., out)."""
     inputs = inputs.reshape(records, -1, inputs.shape[-1])
     grads = grads.reshape(records, -1, grads.shape[-1])
-    norms = grads.new_zeros(records)
-    if layer.weight is not None:
-        norms = norms + outer_squared_norms(inputs, grads)
-    if layer.bias is not None:
-        norms = norms + squared_norms(grads.sum(1) if grads.shape[1] > 1 else grads)
+    rows = grads.shape[1]
+    if rows == 1:
+        # ||b a^T||^2 + ||b||^2 = ||b||^2 (||a||^2 + 1)
+        norms = squared_norms(grads)
+        if layer.weight is not None:
+            norms.mul_(squared_norms(inputs).add_(0.0 if layer.bias is None else 1.0))
+    else:
+        norms = grads.new_zeros(records)
+        if layer.weight is not None:
+            norms += outer_squared_norms(inputs, grads)
+        if layer.bias is not None:
+            norms += squared_norms(grads.sum(1))
 
     def add(factors: torch.Tensor) -> None:
-        scaled = (grads * factors.view(-1, 1, 1)).flatten(0, 1)
-        if layer.weight is not None:
-            layer.weight.addmm_(scaled.t(), inputs.flatten(0, 1))
+        row_factors = factors if rows == 1 else factors.repeat_interleave(rows)
+        flat_inputs, flat_grads = inputs.flatten(0, 1), grads.flatten(0, 1)
         if layer.bias is not None:
-            layer.bias.add_(scaled.sum(0))
+            layer.bias.addmv_(flat_grads.t(), row_factors)
+        if layer.weight is not None:
+            # scaling the narrower of the two factors is the smaller copy
+            if flat_inputs.shape[1] < flat_grads.shape[1]:
+                flat_inputs = flat_inputs * row_factors.unsqueeze(1)
+            else:
+                flat_grads = flat_grads * row_factors.unsqueeze(1)
+            layer.weight.addmm_(flat_grads.t(), flat_inputs)
 
     return norms, add
 
@@ -141,5 +157,41 @@ def _embedding_refusal(module: nn.Embedding) -> str | None:
     return None
 
 
+def _layer_norm(
+    layer: Layer, inputs: torch.Tensor, grads: torch.Tensor, records: int
+) -> tuple[torch.Tensor, AddClipped]:
+    """LayerNorm: inputs and grads (records * K, ..., *normalized_shape)."""
+    shape = layer.module.normalized_shape
+    normalised = functional.layer_norm(inputs, shape, eps=layer.module.eps)
+    width = math.prod(shape)
+    return _scale_and_shift(
+        layer, (grads * normalised).reshape(records, -1, width).sum(1), grads.reshape(records, -1, width).sum(1)
+    )
+
+
+def _group_norm(
+    layer: Layer, inputs: torch.Tensor, grads: torch.Tensor, records: int
+) -> tuple[torch.Tensor, AddClipped]:
+    """GroupNorm: inputs and grads (records * K, channels, ...)."""
+    normalised = functional.group_norm(inputs, layer.module.num_groups, eps=layer.module.eps)
+    shape = (records, -1, layer.module.num_channels, math.prod(inputs.shape[2:]))
+    return _scale_and_shift(
+        layer, (grads * normalised).reshape(shape).sum((1, 3)), grads.reshape(shape).sum((1, 3))
+    )
+
+
+def _scale_and_shift(layer: Layer, scales: torch.Tensor, shifts: torch.Tensor) -> tuple[torch.Tensor, AddClipped]:
+    """Clip from the per-record gradients themselves, (records, width): they are as small as the activations."""
+    pairs = [(view, rows) for view, rows in ((layer.weight, scales), (layer.bias, shifts)) if view is not None]
+
+    def add(factors: torch.Tensor) -> None:
+        for view, rows in pairs:
+            view.add_((factors @ rows).view(view.shape))
+
+    return sum(squared_norms(rows) for _, rows in pairs), add
+
+
 LINEAR = Rule(_linear)
 EMBEDDING = Rule(_embedding, _embedding_refusal)
+LAYER_NORM = Rule(_layer_norm)
+GROUP_NORM = Rule(_group_norm)

@@ -2,11 +2,15 @@
 
 from torch import nn
 
-from feddiff.privacy.clipping import EMBEDDING, LINEAR, Rule
+from feddiff.privacy.clipping import EMBEDDING, GROUP_NORM, LAYER_NORM, LINEAR, Rule
+from feddiff.privacy.clipping_conv import CONV2D
 
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: LINEAR,
     nn.Embedding: EMBEDDING,
+    nn.LayerNorm: LAYER_NORM,
+    nn.GroupNorm: GROUP_NORM,
+    nn.Conv2d: CONV2D,
 }
 
 _WAYS_OUT = {

@@ -17,6 +17,7 @@ from feddiff.privacy.noise import GaussianNoise, SecureGaussianNoise
 from feddiff.privacy.recording import Recorder
 
 LossFunction = Callable[[slice], torch.Tensor]
+NO_PARAMETER = "the losses do not depend on a trainable parameter: compute them with the model, under grad"
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ class PrivateStep:
         for start in range(0, records, size):
             part = slice(start, min(start + size, records))
             part_losses, per_layer, adders = self._per_record(loss_fn, part)
-            part_norms, factors, count = self._clip(per_layer)
+            part_norms, factors, count = self._clip(per_layer, scale)
             for add, factor in zip(adders, factors, strict=True):
-                add(factor.mul(scale))
+                add(factor)
             losses.append(part_losses)
             norms.append(part_norms)
             clipped += count
@@ -135,9 +136,14 @@ class PrivateStep:
         records = part.stop - part.start
         with self._recorder.listening() as calls:
             losses = loss_fn(part)
-        _check_losses(losses, records, part.start)
+        _check_losses(losses, records)
+        total = losses.sum()
+        if not math.isfinite(total.item()):
+            _name_non_finite(losses.detach(), part.start, "loss")
         indices = self._recorder.reached(calls, losses)
-        grads = torch.autograd.grad(losses.sum(), [calls[index].edge for index in indices])
+        if not indices:
+            raise ValueError(NO_PARAMETER)
+        grads = torch.autograd.grad(total, [calls[index].edge for index in indices])
         norms, adders = [], []
         for index, grad in zip(indices, grads, strict=True):
             layer, call = self._layers[index], calls[index]
@@ -151,22 +157,23 @@ class PrivateStep:
             adders.append(add)
         return losses.detach(), norms, adders
 
-    def _clip(self, squares: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor], int]:
-        """Return gradient norms (records,), the clip factors of each layer, and how many records were clipped."""
-        total = torch.stack(squares).sum(0)
-        norms = total.sqrt()
-        if not bool(norms.isfinite().all()):
-            bad = int((~norms.isfinite()).nonzero()[0])
-            raise ValueError(f"the gradient norm of record {bad} of the batch is not finite: check inputs and loss")
+    def _clip(
+        self, squares: list[torch.Tensor], scale: float
+    ) -> tuple[torch.Tensor, list[torch.Tensor], int]:
+        """Return gradient norms (records,), clip factors times `scale` of each layer, how many records were clipped."""
+        per_layer = torch.stack(squares)
+        norms = per_layer.sum(0).sqrt_()
+        if not math.isfinite(norms.sum().item()):
+            _name_non_finite(norms, 0, "gradient norm")
         if math.isinf(self.clip_norm):
-            return norms, [torch.ones_like(norms)] * len(squares), 0
+            return norms, [torch.full_like(norms, scale)] * len(squares), 0
         if self.clipping == "flat":
             # C / 0 = inf is clamped to 1: a record without gradient stays as it is
-            factors = (self.clip_norm / norms).clamp_(max=1.0)
+            factors = (self.clip_norm / norms).clamp_(max=1.0).mul_(scale)
             return norms, [factors] * len(squares), int((norms > self.clip_norm).sum())
         bound = self.clip_norm / math.sqrt(len(self._layers))
-        layer_norms = torch.stack(squares).sqrt_()
-        factors = (bound / layer_norms).clamp_(max=1.0)
+        layer_norms = per_layer.sqrt_()
+        factors = (bound / layer_norms).clamp_(max=1.0).mul_(scale)
         return norms, list(factors), int((layer_norms > bound).any(0).sum())
 
 
@@ -203,13 +210,18 @@ def _flat_views(parameters: list[nn.Parameter]) -> tuple[torch.Tensor, list[torc
     return flat, views
 
 
-def _check_losses(losses: torch.Tensor, records: int, start: int) -> None:
+def _check_losses(losses: torch.Tensor, records: int) -> None:
     if not isinstance(losses, torch.Tensor) or losses.shape != (records,):
         shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
         raise ValueError(f"loss_fn must return one loss per record, shape ({records},), got {shape}: do not reduce it")
     if not losses.requires_grad:
-        raise ValueError("the losses do not depend on a trainable parameter: compute them with the model, under grad")
-    finite = losses.isfinite()
-    if not bool(finite.all()):
-        bad = start + int((~finite).nonzero()[0])
-        raise ValueError(f"the loss of record {bad} of the batch is not finite: check inputs and learning rate")
+        raise ValueError(NO_PARAMETER)
+
+
+def _name_non_finite(values: torch.Tensor, start: int, what: str) -> None:
+    """Raise ValueError for the first record whose value is not finite, if any (a sum may overflow by itself)."""
+    bad = (~values.isfinite()).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"the {what} of record {start + int(bad[0])} of the batch is not finite: check inputs and learning rate"
+        )
