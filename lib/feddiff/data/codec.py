@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from feddiff.data.columns import NUMERICS, CategoryColumn, NumericColumn
+from feddiff.data.schema import KINDS
 
 PROVENANCES = ("pooled", "client", "public", "private")
 UNSEEN = ("error", "other")
@@ -95,7 +96,7 @@ class TableCodec:
             elif kind in ("numeric", "integer"):
                 fitted.append(NumericColumn.fit(frame[name], numerics=numerics, integer=kind == "integer"))
             else:
-                raise ValueError(f"column {name!r}: kind must be numeric, integer, categorical or boolean, got {kind!r}")
+                raise ValueError(f"column {name!r}: kind must be one of {KINDS}, got {kind!r}")
         return cls(tuple(fitted), provenance)
 
     @property

@@ -68,8 +68,7 @@ class NumericColumn:
             raise ValueError(f"column {self.name!r}: knot probabilities must rise within [0, 1], lower before upper")
         if not (np.isfinite(self.mean) and np.isfinite(self.scale) and self.scale > 0):
             raise ValueError(f"column {self.name!r}: mean must be finite and scale positive")
-        if self.missing and pd.api.types.pandas_dtype(self.dtype).kind in "iu" and self.dtype.islower():
-            raise ValueError(f"column {self.name!r}: dtype {self.dtype} cannot hold missing values; use Int64 or float64")
+        _check_dtype(self)
         for name, part in (("values", values), ("lower", lower), ("upper", upper)):
             object.__setattr__(self, name, _tuple(part))
         # The edges are rounded to float32 in z, the precision of the encoded numbers, so that a code that was put
@@ -90,7 +89,7 @@ class NumericColumn:
         if not np.isfinite(x).all():
             raise ValueError(f"column {name!r}: holds infinite values; replace or drop them")
         integer = integer or series.dtype.kind in "iu"
-        if integer and (np.abs(x) > EXACT_INTEGERS).any():
+        if integer and (np.abs(x) >= EXACT_INTEGERS).any():
             raise ValueError(f"column {name!r}: whole numbers beyond 2^53 cannot be held; is it an identifier?")
         if integer and (x != np.round(x)).any():
             raise ValueError(f"column {name!r}: kind is integer but it holds {x[x != np.round(x)][0]!r}")
@@ -142,7 +141,8 @@ class NumericColumn:
         at = np.searchsorted(values, x)
         on_knot = values[at] == x
         if self.numerics == "quantile":
-            u = np.where(on_knot, (lower[at] + upper[at]) / 2, np.interp(x, knots, np.column_stack([lower, upper]).ravel()))
+            between = np.interp(x, knots, np.column_stack([lower, upper]).ravel())
+            u = np.where(on_knot, (lower[at] + upper[at]) / 2, between)
             u[x + EDGE > values[-1]] = 1.0
             u[x - EDGE < values[0]] = 0.0
             return np.clip(ndtri(u), -Z_LIMIT, Z_LIMIT).astype(np.float32)
@@ -181,6 +181,13 @@ class NumericColumn:
     def middle(self) -> float:
         """The number that stands in for a missing one."""
         return float(np.interp(0.5, *self._grid[-1])) if self.fill is None else self.fill
+
+
+def _check_dtype(column: "NumericColumn | CategoryColumn") -> None:
+    dtype = pd.api.types.pandas_dtype(column.dtype)
+    if column.missing and isinstance(dtype, np.dtype) and dtype.kind in "biu":
+        raise ValueError(f"column {column.name!r}: dtype {column.dtype} cannot hold missing values; "
+                         "use a nullable dtype (Int64, boolean) or float64")
 
 
 def sklearn_knots(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -227,6 +234,7 @@ class CategoryColumn:
         wrong = [label for label in labels if not isinstance(label, (str, int, float, bool)) or label != label]
         if wrong:
             raise ValueError(f"column {self.name!r}: labels must be text, numbers or booleans, got {wrong[0]!r}")
+        _check_dtype(self)
         if len(set(labels)) < len(labels):
             raise ValueError(f"column {self.name!r}: the vocabulary names a label twice")
         if self.other is not None and self.other not in labels:
@@ -237,7 +245,8 @@ class CategoryColumn:
     def fit(cls, series: pd.Series, *, unseen: str = "error") -> "CategoryColumn":
         """Return the column with the labels of `series`: declared categories in their order, else sorted.
 
-        unseen="other" adds the label "other" to a text column, the home of labels that were not fitted.
+        unseen="other" says where labels that were not fitted will go: in a text column to the extra label "other",
+        in a column of numbers or booleans to the most frequent label.
         """
         name, dtype = str(series.name), series.dtype
         if isinstance(dtype, pd.CategoricalDtype):
@@ -250,6 +259,8 @@ class CategoryColumn:
         if unseen == "other" and all(isinstance(label, str) for label in labels):
             other = "other"
             labels = labels if other in labels else [*labels, other]
+        elif unseen == "other":
+            other = sorted_labels(series.mode())[0]
         return cls(name=name, vocabulary=tuple(labels), dtype=str(dtype), ordered=ordered, other=other,
                    missing=bool(series.isna().any()))
 

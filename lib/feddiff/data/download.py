@@ -1,5 +1,6 @@
 """One file from its publisher: progress bar, checksum, retries with back-off, resume, atomic write."""
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -40,10 +41,20 @@ def download(
     complete file with the wrong checksum is deleted. ConnectionError names url and cause, ValueError the checksums.
     """
     path = Path(path)
-    if path.is_file() and (sha256 is None or digest(path) == sha256):
-        return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Notebooks that run side by side want the same file: one downloads, the others wait and find it there.
+    with open(path.with_name(path.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path.is_file() and (sha256 is None or digest(path) == sha256)):
+            _attempt(url, path, sha256, attempts, back_off, sleep, progress)
+    return path
+
+
+def _attempt(url: str, path: Path, sha256: str | None, attempts: int, back_off: float, sleep, progress: bool) -> None:
     part = path.with_name(path.name + ".part")
+    if sha256 is None:
+        # Without a checksum nobody would notice a file sewn from two versions.
+        part.unlink(missing_ok=True)
     cause = "no attempt was made"
     for attempt in range(attempts):
         if attempt:
@@ -57,10 +68,8 @@ def download(
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             cause = f"{type(error).__name__}: {getattr(error, 'reason', error)}"
         else:
-            _finish(url, part, path, sha256)
-            return path
-    raise ConnectionError(f"could not download {url} ({cause}); try again later, or put the file into the folder named "
-                          "by FEDDIFF_DATA")
+            return _finish(url, part, path, sha256)
+    raise ConnectionError(f"could not download {url} ({cause}); try again later")
 
 
 def digest(path: Path) -> str:

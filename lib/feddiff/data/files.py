@@ -1,5 +1,6 @@
 """A user's own table from a CSV or Parquet file, with errors that say what to mend."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path.name}: not a Parquet file ({error})") from error
     schema.check_names([name for name in names if not name.startswith("__index_level_")], path.name)
-    return pd.read_parquet(path).reset_index(drop=True)
+    frame = pd.read_parquet(path)
+    # An index with names is data; one without is only a numbering.
+    return frame.reset_index(drop=all(level is None for level in frame.index.names))
 
 
 def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
@@ -43,23 +46,28 @@ def _read_csv(path: Path, separator: str, encoding: str) -> pd.DataFrame:
         names = [str(name) for name in header.iloc[0]]
         schema.check_names(names, path.name)
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|,"):
-            raise ValueError(f"{path.name}: one column named {names[0]!r}; pass the separator, for example separator=';'")
-        return pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False, index_col=False,
-                           on_bad_lines="error")
+            raise ValueError(f"{path.name}: one column named {names[0]!r}; pass the separator=, for example ';'")
+        with warnings.catch_warnings():
+            # pandas would cut rows that are longer than the header, and only warn.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False, index_col=False)
     except LookupError as error:
         raise ValueError(f"{path.name}: unknown encoding {encoding!r}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name}: {_culprit(path, separator)} not {encoding} ({error.reason}, byte "
-                         f"{error.start}); pass encoding=, for example encoding='latin-1'") from error
+        raise ValueError(f"{path.name}: {_culprit(path, separator)} not {encoding} ({error.reason}); "
+                         f"pass encoding=, for example encoding='latin-1'") from error
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path.name}: no columns to read") from error
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path.name}: not a table with the separator {separator!r} ({error})") from error
 
 
 def _culprit(path: Path, separator: str) -> str:
     # Latin-1 gives every byte a character, so the column with foreign characters can be named.
-    frame = pd.read_csv(path, sep=separator, encoding="latin-1", dtype=str, low_memory=False, on_bad_lines="skip")
+    try:
+        frame = pd.read_csv(path, sep=separator, encoding="latin-1", dtype=str, low_memory=False, on_bad_lines="skip")
+    except pd.errors.ParserError:
+        return "the file is"
     for name in frame.columns:
         if not name.isascii():
             return f"the column name {name!r} is"

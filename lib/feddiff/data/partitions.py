@@ -80,7 +80,7 @@ def quantity_skew(rows: int, clients: int, alpha: float, generator: np.random.Ge
     _check(clients, rows, "rows")
     sizes = shares(rows, generator.dirichlet(np.full(clients, alpha)))
     parts = np.split(generator.permutation(rows), np.cumsum(sizes)[:-1])
-    return _finish(parts, f"Dirichlet({alpha}) sizes over {clients} clients: larger alpha, fewer clients or another seed")
+    return _finish(parts, f"Dirichlet({alpha}) sizes over {clients} clients: larger alpha, fewer clients, another seed")
 
 
 def columns(

@@ -1,7 +1,7 @@
 """The known data sets' files as their publishers write them, each turned into a clean table.
 
-Every reader takes the file's bytes and returns (frame, nothing dropped silently): what is left out or mended is said
-in its docstring. Row counts are checked by the caller.
+Every reader takes the file's bytes; what it leaves out or mends is said in its docstring. The caller checks columns
+and row counts.
 """
 
 import io
@@ -119,7 +119,7 @@ def loan(raw: bytes) -> pd.DataFrame:
 
 
 def intrusion(raw: bytes) -> pd.DataFrame:
-    """NSL-KDD's KDDTest+.txt: no header; the difficulty score is left out, the 38 attack names become anomaly/normal."""
+    """NSL-KDD's KDDTest+.txt: no header; the difficulty score is left out, the attack names become "anomaly"."""
     frame = pd.read_csv(io.BytesIO(raw), header=None, names=[*KDD, "difficulty"]).drop(columns="difficulty")
     frame["class"] = np.where(frame["class"] == "normal", "normal", "anomaly")
     return frame

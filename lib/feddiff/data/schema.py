@@ -16,12 +16,8 @@ ROWS_PER_LEVEL = 10
 MANY_LEVELS = 1000
 
 
-def infer(frame: pd.DataFrame) -> dict[str, str]:
-    """Return the kind of every column of `frame`, by dtype and number of distinct values."""
-    return {name: _infer(frame[name]) for name in frame.columns}
-
-
-def _infer(series: pd.Series) -> str:
+def infer(series: pd.Series) -> str:
+    """Return the kind of a column, by its dtype and its number of distinct values."""
     dtype = series.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
@@ -53,7 +49,7 @@ def resolve(frame: pd.DataFrame, overrides: Mapping[str, str] | None, known: Map
                              f"it has {list(frame.columns)}")
         if kind not in KINDS:
             raise ValueError(f"column {name!r}: kind must be one of {KINDS}, got {kind!r}")
-    kinds = {name: overrides.get(name) or (known or {}).get(name) or _infer(frame[name]) for name in frame.columns}
+    kinds = {name: overrides.get(name) or (known or {}).get(name) or infer(frame[name]) for name in frame.columns}
     for name, kind in overrides.items():
         series = frame[name]
         if kind in ("numeric", "integer") and not pd.api.types.is_numeric_dtype(series.dtype):
@@ -80,7 +76,7 @@ def check_names(names: list, source: str) -> None:
     """Refuse a header with empty or repeated names."""
     for position, name in enumerate(names):
         if name is None or name != name or not str(name).strip():
-            raise ValueError(f"{source}: column {position + 1} has no name; name it, or write the file without an index")
+            raise ValueError(f"{source}: column {position + 1} has no name; name it, or write the file without index")
         if names.count(name) > 1:
             raise ValueError(f"{source}: the column name {name!r} appears {names.count(name)} times; rename them apart")
 
