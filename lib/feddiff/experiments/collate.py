@@ -1,24 +1,65 @@
 """Rebuild every table and figure of a scale from its records alone: `python -m feddiff.experiments.collate`."""
 
+import argparse
+import fnmatch
+import logging
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feddiff.experiments import scales, style, tables
-from feddiff.experiments.records import load_records
+from feddiff.experiments import claims, figures_engine, figures_findiff, figures_quickstart, files, scales, style, tables
+from feddiff.experiments.frames import long_form, privacy_table, read_records
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a notebook's report has beside its table of all metrics.
+
+    figures: name -> function of the records frame. pinned: labels fixed to one value for the table `headline`.
+    hidden: metrics that only a figure reads.
+    """
+
+    figures: dict[str, Callable[[pd.DataFrame], Figure]] = field(default_factory=dict)
+    pinned: dict[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
+PARTS = {
+    "00_quickstart": Parts(
+        figures={"columns": figures_quickstart.columns}, pinned={"classifier": "boosting"},
+        hidden=("share_real", "share_synthetic"),
+    ),
+    "10_findiff_privacy_budget": Parts(
+        figures={
+            "budget": figures_findiff.budget, "methods": figures_findiff.methods, "floors": figures_findiff.floors,
+            "change": figures_findiff.relative_change,
+        },
+        pinned={"classifier": "boosting"},
+    ),
+    "16_findiff_accounting_horizon": Parts(figures={"horizon": figures_engine.horizon}),
+    "17_findiff_private_preprocessing": Parts(figures={"leaks": figures_engine.leaks}),
+    "47_dp_audit": Parts(figures={"audit": figures_engine.audit}),
+    "48_shuffle_and_adjacency": Parts(figures={"meanings": figures_engine.meanings}),
+}
 
 
 @dataclass(frozen=True)
 class Report:
-    """Tables (for reading), figures and files of one notebook at one scale."""
+    """Tables (for reading), figures and files of one notebook at one scale; `missing`: figures and why not drawn."""
 
     notebook: str
     scale: str
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
 
     def table(self, name: str = "metrics") -> pd.DataFrame:
         """Return a table; KeyError names the ones there are."""
@@ -27,26 +68,97 @@ class Report:
         return self.tables[name]
 
     def figure(self, name: str):
-        """Return the PNG of a figure for display; KeyError names the ones there are."""
-        from IPython.display import Image
-
+        """Return the PNG of a figure for display; KeyError says what is missing."""
         wanted = f"{self.notebook}--{name}.png"
         for path in self.files:
             if path.name == wanted:
-                return Image(filename=str(path), width=int(96 * style.WIDTH * 1.3))
-        raise KeyError(f"{self.notebook} has no figure {name!r}; it has {', '.join(self.figures) or 'none'}")
+                return style.picture(path, self.figures[name].get_figwidth())
+        why = self.missing.get(name) or f"it has {', '.join(self.figures) or 'none'}"
+        raise KeyError(f"{self.notebook} has no figure {name!r}: {why}")
 
 
 def report(notebook: str, scale: str) -> Report:
-    """Write and return the tables and figures of `notebook` from all its records at `scale`."""
-    scales.check(scale)
-    frame = load_records(notebook, scale)
+    """Write and return the tables and figures of `notebook` from all its records at `scale`; empty without records."""
+    records = read_records(notebook, scale)
+    frame = long_form(records)
+    parts = PARTS.get(notebook, Parts())
     made = Report(notebook=notebook, scale=scale)
-    if frame.empty:
-        return made
-    for name, part in (("metrics", frame[~frame["timing"]]), ("timings", frame[frame["timing"]])):
+    numbers = frame[~frame["timing"] & ~frame["name"].isin(parts.hidden)]
+    wanted = {"metrics": numbers, "timings": frame[frame["timing"]]}
+    if parts.pinned and len(numbers):
+        wanted = {"headline": tables.pinned(numbers, parts.pinned), **wanted}
+    for name, part in wanted.items():
         if len(part):
             full = tables.summarise(part)
             made.tables[name] = tables.wide(full)
             made.files.extend(tables.write(full, made.tables[name], notebook, name, scale))
+    statements = privacy_table(records)
+    if len(statements):
+        short = statements.assign(spent=[f"{value:.3g}" for value in statements["spent"]])
+        made.tables["privacy"] = short
+        made.files.extend(tables.write(statements, short, notebook, "privacy", scale))
+    for name, draw in parts.figures.items() if records else ():
+        try:
+            made.figures[name] = draw(frame[~frame["timing"]])
+        except style.NothingToDraw as reason:
+            made.missing[name] = str(reason)
+            _log.warning("%s--%s is not drawn: %s", notebook, name, reason)
+            continue
+        made.files.extend(style.finish(made.figures[name], notebook, name, scale))
     return made
+
+
+def _provenance(records: list[dict]) -> str:
+    commits = {record["run"]["code"]["commit"][:10] for record in records}
+    modified = sum(record["run"]["code"]["modified"] is not False for record in records)
+    text = f"{len(records)} records of {len({r['notebook'] for r in records})} notebooks, code {', '.join(sorted(commits))}"
+    return text + (f"; {modified} from a modified or unknown tree" if modified else "")
+
+
+def update_readme(verdicts: pd.DataFrame, records: int) -> bool:
+    """Rewrite the claims block of the README; return whether it changed."""
+    path = scales.checkout() / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = claims.replace_block(old, claims.readme_block(verdicts, records))
+    if new != old:
+        files.write_text(path, new)
+    return new != old
+
+
+def collate(scale: str, only: str | None = None) -> list[Path]:
+    """Rebuild tables and figures of every notebook that has records (stems matching `only`); return the files."""
+    records = read_records(scale=scale)
+    stems = sorted({record["notebook"] for record in records if not only or fnmatch.fnmatch(record["notebook"], only)})
+    made = [path for stem in stems for path in report(stem, scale).files]
+    if only is None:
+        verdicts = claims.evaluate(claims.load(), long_form(records))
+        made += claims.write(verdicts, scale)
+        # FEDDIFF_RESULTS points elsewhere: those are not the results that the README of this checkout shows.
+        if scale == "standard" and not os.environ.get("FEDDIFF_RESULTS"):
+            update_readme(verdicts, len(records))
+        for folder in (scales.tables_folder(scale), scales.figures_folder(scale)):
+            for path in sorted(folder.glob("*--*")):
+                if path not in made and not path.name.startswith("."):
+                    _log.warning("%s/%s is made by no record of this scale", folder.name, path.name)
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m feddiff.experiments.collate", description=__doc__)
+    parser.add_argument("--scale", default="standard", choices=scales.SCALES)
+    parser.add_argument("--only", metavar="PATTERN", help="notebooks by stem, e.g. '10_*'; leaves claims and README alone")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    try:
+        made = collate(chosen.scale, chosen.only)
+        records = read_records(scale=chosen.scale)
+    except (ValueError, FileNotFoundError) as fault:
+        print(f"collate: {fault}", file=sys.stderr)
+        return 1
+    print(f"{chosen.scale}: {len(made)} files from {_provenance(records) if records else 'no records'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

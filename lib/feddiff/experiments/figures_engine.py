@@ -20,10 +20,10 @@ QUALITY = (("pair_trends", "pair trends"), ("roc_auc", "ROC AUC"))
 def _chosen(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     part = frame[frame["name"] == metric]
     if part.empty:
-        raise ValueError(f"the records hold no {metric}; they hold {', '.join(sorted(set(frame['name']))) or 'nothing'}")
+        raise style.NothingToDraw(f"the records hold no {metric}; they hold {', '.join(sorted(set(frame['name']))) or 'nothing'}")
     missing = [label for label in by if label not in part.columns or (part[label] == "").all()]
     if missing:
-        raise ValueError(f"{metric} lacks the label {', '.join(missing)}, which this figure draws")
+        raise style.NothingToDraw(f"{metric} lacks the label {', '.join(missing)}, which this figure draws")
     return summarise(part, by)
 
 

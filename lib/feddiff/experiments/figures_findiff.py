@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
 from feddiff.experiments.frames import order
+from feddiff.experiments.style import NothingToDraw
 from feddiff.experiments.tables import summarise
 
 # One axis of the paper -> (metric, classifier or "", panel title).
@@ -24,7 +25,7 @@ _FREE = ("real", "given_label", "independent", "majority")
 def points(frame: pd.DataFrame, metric: str, classifier: str = "") -> pd.DataFrame:
     """Return one row per data set, method and epsilon with n, mean, half_width for one metric of one classifier.
 
-    Methods that spend no budget have epsilon "". ValueError when the records hold nothing for this metric.
+    Methods that spend no budget have epsilon "". NothingToDraw when the records hold nothing for this metric.
     """
     part = frame[frame["name"] == metric]
     if "classifier" in part.columns:
@@ -32,7 +33,7 @@ def points(frame: pd.DataFrame, metric: str, classifier: str = "") -> pd.DataFra
     if part.empty:
         known = ", ".join(sorted(set(frame["name"]))) or "nothing"
         of = f" of classifier {classifier!r}" if classifier else ""
-        raise ValueError(f"the records hold no {metric}{of}; they hold {known}")
+        raise NothingToDraw(f"the records hold no {metric}{of}; they hold {known}")
     part = part.assign(epsilon=part["epsilon"].where(~part["method"].isin(_FREE), ""))
     return summarise(part, ["dataset", "method", "epsilon"])
 
@@ -80,14 +81,12 @@ def _runs(tables: list[pd.DataFrame]) -> str:
 @style.styled
 def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
     """Draw fidelity, utility and copies against epsilon, one line a data set, with floor and ceiling (F5)."""
-    figure, axes = style.canvas(style.WIDTH, 3.2, 1, 3)
+    summaries = [points(frame, metric, classifier) for metric, classifier, _ in AXES]
     positions = _budgets(frame[frame["method"] == method])
+    figure, axes = style.canvas(style.WIDTH, 3.2, 1, 3)
     looks = style.colours(frame["dataset"])
     shifts = {name: 0.07 * (place - (len(looks) - 1) / 2) for place, name in enumerate(looks)}
-    drawn = []
-    for panel, (metric, classifier, title) in zip(axes[0], AXES, strict=True):
-        summary = points(frame, metric, classifier)
-        drawn.append(summary)
+    for panel, (metric, _, title), summary in zip(axes[0], AXES, summaries, strict=True):
         for name, (colour, marker) in looks.items():
             own = summary[summary["dataset"] == name]
             _curve(panel, own[own["method"] == method], positions, shifts[name], colour, marker, zorder=3)
@@ -103,7 +102,7 @@ def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(1, 1.4), label="real training rows (ceiling)"))
     handles.append(Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(4, 2), label="independent marginals (floor)"))
-    handles.append(Line2D([], [], linestyle="none", label=_runs(drawn)))
+    handles.append(Line2D([], [], linestyle="none", label=_runs(summaries)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.6)
     return figure
 
@@ -218,7 +217,7 @@ def relative_change(frame: pd.DataFrame, method: str = "ours", epsilon: str = "1
     """Draw the change at `epsilon` against the non-DP twin beside what the paper is said to report (F1–F3)."""
     change = changes(frame, method, epsilon)
     if change.empty:
-        raise ValueError(f"the records hold no pair of epsilon {epsilon} and inf of method {method!r} to compare")
+        raise NothingToDraw(f"the records hold no pair of epsilon {epsilon} and inf of method {method!r} to compare")
     summary = summarise(change, ["dataset"])
     figure, axes = style.canvas(style.WIDTH * 0.78, 3.1)
     panel = axes[0, 0]

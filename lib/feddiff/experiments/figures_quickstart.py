@@ -63,7 +63,7 @@ def columns(frame: pd.DataFrame) -> Figure:
     """Draw share_real and share_synthetic of every column of one run (records frame with labels column, place, level)."""
     part = frame[frame["name"].isin(["share_real", "share_synthetic"])]
     if part.empty:
-        raise ValueError("the records hold no share_real and share_synthetic; record `shares` first")
+        raise style.NothingToDraw("the records hold no share_real and share_synthetic; record `shares` first")
     # One picture shows one run: the first data set and seed.
     part = part[part["key"] == sorted(set(part["key"]))[0]]
     names = list(dict.fromkeys(part["column"]))

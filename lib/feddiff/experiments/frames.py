@@ -89,3 +89,22 @@ def long_form(records: list[dict]) -> pd.DataFrame:
 def load_records(notebook: str | None = None, scale: str = "standard") -> pd.DataFrame:
     """Return the long form of the records of a scale; an empty frame with the same columns when there is none."""
     return long_form(read_records(notebook, scale))
+
+
+def privacy_table(records: list[dict]) -> pd.DataFrame:
+    """Return one row per notebook, data set and labels: the whole privacy statement, epsilon the largest over seeds."""
+    rows: dict[tuple, dict] = {}
+    for record in records:
+        named = record["identity"].get("dataset", "")
+        for entry in record["privacy"]:
+            labels = {"dataset": str(named)} | entry["labels"]
+            told = entry["statement"]
+            outside = sorted({o["what"] for o in record["outside"] if o["labels"].items() <= entry["labels"].items()})
+            spent = float(told["epsilon"])
+            place = (record["notebook"], *sorted(labels.items()))
+            row = rows.setdefault(place, {**labels, "spent": spent} | {
+                name: told[name] for name in ("unit", "adjacency", "accountant", "delta")
+            } | {"outside": "; ".join(outside)})
+            row["spent"] = max(row["spent"], spent)
+    frame = pd.DataFrame([rows[place] for place in sorted(rows)])
+    return frame.fillna("") if len(frame) else frame

@@ -50,6 +50,10 @@ RC = {
 }
 
 
+class NothingToDraw(ValueError):
+    """The records lack what a figure shows; the message says what."""
+
+
 def styled(function):
     """Let a figure function run under the style, whatever the caller's matplotlib settings are."""
     @wraps(function)
@@ -110,3 +114,10 @@ def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, 
             figure.savefig(buffer, format=suffix[1:], metadata=metadata, dpi=200)
             paths.append(files.write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue()))
     return paths[0], paths[1]
+
+
+def picture(path: Path, width: float = WIDTH):
+    """Return the PNG at `path` for display in a notebook, `width` inches wide on the page it was drawn for."""
+    from IPython.display import Image
+
+    return Image(filename=str(path), width=int(120 * width))

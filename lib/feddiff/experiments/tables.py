@@ -127,3 +127,11 @@ def write(full: pd.DataFrame, short: pd.DataFrame, notebook: str, name: str, sca
     stem = scales.tables_folder(scale) / f"{notebook}--{name}"
     texts = {".csv": full.to_csv(index=False, lineterminator="\n"), ".md": markdown(short), ".tex": latex(short)}
     return [files.write_text(stem.with_name(stem.name + suffix), text) for suffix, text in texts.items()]
+
+
+def pinned(frame: pd.DataFrame, labels: dict[str, str]) -> pd.DataFrame:
+    """Return the rows whose labels are absent or as in `labels`, those labels taken off: one row a method."""
+    for label, text in labels.items():
+        if label in frame.columns:
+            frame = frame[frame[label].isin(["", text])].assign(**{label: ""})
+    return frame

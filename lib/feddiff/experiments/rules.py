@@ -1,0 +1,282 @@
+"""From measurements to verdicts: a small closed set of rules, evaluated on records with intervals over seeds.
+
+Every rule can come out either way. Per data set an interval over seeds decides; data sets that disagree give "partly".
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy import stats
+
+from feddiff.experiments import scales
+from feddiff.experiments.tables import number
+from feddiff.privacy import accounting
+
+VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "pending")
+# Functions that a `formula` rule may call: closed forms, no record needed.
+FORMULAS: dict[str, Callable[..., float]] = {
+    name: getattr(accounting, name)
+    for name in ("epsilon", "noise_multiplier", "gaussian_epsilon", "gaussian_noise", "forward_diffusion_epsilon")
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict of VERDICTS and the sentence that supports it."""
+
+    verdict: str
+    evidence: str
+
+
+class NotYet(Exception):
+    """The records do not hold what the rule needs (more runs, another notebook)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean over seeds with its 95 % t-interval; `exact` values are their own interval."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return number(self.mean)
+        return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
+
+
+def interval(values: pd.Series, exact: bool = False) -> Interval:
+    """Return the interval of one value a seed; NotYet for a single seed unless the quantity is `exact`."""
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1 and not exact:
+        raise NotYet("one seed gives no interval")
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+    return Interval(n, mean, mean - half, mean + half)
+
+
+def values(frame: pd.DataFrame, metric: str | list[str], where: Mapping[str, str]) -> pd.Series:
+    """Return the metric (the mean of several) by (dataset, seed), where the labels are as given.
+
+    NotYet when there is none, or when a label that `where` leaves open varies.
+    """
+    columns = []
+    for name in [metric] if isinstance(metric, str) else metric:
+        part = frame[(frame["name"] == name) & frame["value"].notna()]
+        for label, text in where.items():
+            part = part[part[label] == str(text)] if label in part.columns else part.iloc[:0]
+        wanted = ", ".join(f"{label} {text}" for label, text in where.items())
+        if part.empty:
+            raise NotYet(f"the records hold no {name} for {wanted}" if wanted else f"the records hold no {name}")
+        if part.duplicated(["dataset", "seed"]).any():
+            raise NotYet(f"the records hold several {name} for {wanted or 'one seed'}; the rule must name one")
+        columns.append(part.set_index(["dataset", "seed"])["value"].rename(name))
+    joined = pd.concat(columns, axis=1, join="inner")
+    if joined.empty:
+        raise NotYet(f"no run holds {' and '.join(joined.columns)} together")
+    return joined.mean(axis=1).sort_index()
+
+
+def _per_dataset(series: pd.Series, decide: Callable[[Interval], str], unit: str, exact: bool = False) -> Outcome:
+    verdicts, texts = [], []
+    for dataset, own in series.groupby(level="dataset", sort=True):
+        found = interval(own, exact)
+        verdicts.append(decide(found))
+        texts.append(f"{dataset or 'all'}: {found}{unit} (n = {found.n})")
+    return Outcome(combine(verdicts), "; ".join(texts))
+
+
+def combine(verdicts: list[str]) -> str:
+    """Return one verdict for several parts: the common one, "pending" while a part is, else "partly"."""
+    kinds = set(verdicts)
+    if len(kinds) == 1:
+        return verdicts[0]
+    return "pending" if "pending" in kinds else "partly"
+
+
+def _relative(frame: pd.DataFrame, rule: dict) -> pd.Series:
+    common = rule.get("where", {})
+    base = values(frame, rule["metric"], {**common, **rule["from"]})
+    changed = values(frame, rule["metric"], {**common, **rule["to"]})
+    base, changed = base.align(changed, join="inner")
+    if base.empty:
+        raise NotYet("no run holds both sides of the comparison")
+    if (base == 0).any():
+        raise NotYet("the base of the relative change is exactly 0 in a run")
+    return 100 * (changed - base) / base
+
+
+def _relative_change(frame: pd.DataFrame, rule: dict) -> Outcome:
+    expected, slack = rule["expected_percent"], rule.get("tolerance_points", 0)
+
+    def decide(found: Interval) -> str:
+        hit = found.low - slack <= expected <= found.high + slack
+        shown = found.low > 0 or found.high < 0
+        if hit:
+            # An interval that holds the claim and also "no change" has decided nothing.
+            return "reproduced" if shown else "not testable here"
+        return "partly" if shown and (found.mean > 0) == (expected > 0) else "not reproduced"
+
+    found = _per_dataset(_relative(frame, rule), decide, " %")
+    return Outcome(found.verdict, f"claim {expected:+g} %, measured {found.evidence}")
+
+
+def _not_worse(frame: pd.DataFrame, rule: dict) -> Outcome:
+    margin = rule["margin_percent"]
+
+    def decide(found: Interval) -> str:
+        if found.low > -margin:
+            return "reproduced"
+        return "not reproduced" if found.high < -margin else "not testable here"
+
+    found = _per_dataset(_relative(frame, rule), decide, " %")
+    return Outcome(found.verdict, f"margin −{margin:g} %, change {found.evidence}")
+
+
+def _difference(frame: pd.DataFrame, rule: dict) -> Outcome:
+    common, above = rule.get("where", {}), rule["direction"] == "above"
+    first = values(frame, rule["metric"], {**common, **rule["of"]})
+    second = values(frame, rule["metric"], {**common, **rule["minus"]})
+    first, second = first.align(second, join="inner")
+    if first.empty:
+        raise NotYet("no run holds both sides of the comparison")
+
+    def decide(found: Interval) -> str:
+        return "reproduced" if (found.low > 0 if above else found.high < 0) else "not reproduced"
+
+    found = _per_dataset(first - second, decide, "", rule.get("exact", False))
+    return Outcome(found.verdict, f"difference should be {rule['direction']} 0: {found.evidence}")
+
+
+def _monotone(frame: pd.DataFrame, rule: dict) -> Outcome:
+    sign = 1 if rule["direction"] == "up" else -1
+    steps = [values(frame, rule["metric"], {**rule.get("where", {}), rule["along"]: text}) for text in rule["order"]]
+    table = pd.concat(steps, axis=1, join="inner", keys=range(len(steps)))
+    if table.empty:
+        raise NotYet("no run holds every point of the curve")
+    verdicts, texts = [], []
+    for dataset, own in table.groupby(level="dataset", sort=True):
+        means = own.mean()
+        ends = interval(sign * (own.iloc[:, -1] - own.iloc[:, 0]), rule.get("exact", False))
+        steady = all(sign * (b - a) >= 0 for a, b in zip(means[:-1], means[1:], strict=True))
+        verdicts.append(("reproduced" if steady else "partly") if ends.low > 0 else "not reproduced")
+        texts.append(f"{dataset or 'all'}: " + " → ".join(number(mean) for mean in means))
+    return Outcome(combine(verdicts), f"along {rule['along']} {', '.join(map(str, rule['order']))}: {'; '.join(texts)}")
+
+
+def _within(frame: pd.DataFrame, rule: dict) -> Outcome:
+    low, high = rule.get("at_least", -math.inf), rule.get("at_most", math.inf)
+
+    def decide(found: Interval) -> str:
+        if low <= found.low and found.high <= high:
+            return "reproduced"
+        return "partly" if low <= found.mean <= high else "not reproduced"
+
+    found = _per_dataset(values(frame, rule["metric"], rule.get("where", {})), decide, "", rule.get("exact", False))
+    bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+    return Outcome(found.verdict, f"{' and '.join(bounds)}: {found.evidence}")
+
+
+def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
+    found = sorted(set(values(frame, rule["metric"], rule.get("where", {})).index.get_level_values("dataset")))
+    verdict = "reproduced" if len(found) >= rule["at_least"] else "partly" if len(found) > 1 else "not reproduced"
+    return Outcome(verdict, f"{len(found)} of {rule['at_least']} data sets: {', '.join(found)}")
+
+
+def _formula(_: pd.DataFrame, rule: dict) -> Outcome:
+    value, claimed = FORMULAS[rule["call"]](**rule["arguments"]), rule["claimed"]
+    hit = value <= claimed if rule.get("at_most") else abs(value - claimed) <= rule["relative_tolerance"] * abs(claimed)
+    words = "at most " if rule.get("at_most") else ""
+    return Outcome("reproduced" if hit else "not reproduced", f"claimed {words}{claimed:g}, computed {value:.4g}")
+
+
+def _test(_: pd.DataFrame, rule: dict) -> Outcome:
+    if not (scales.checkout() / rule["file"]).is_file():
+        raise NotYet(f"the test file {rule['file']} does not exist")
+    return Outcome("reproduced", f"unit test {rule['file']}")
+
+
+def _all_of(frame: pd.DataFrame, rule: dict) -> Outcome:
+    parts = [judge(part, frame) for part in rule["rules"]]
+    return Outcome(combine([part.verdict for part in parts]), " | ".join(part.evidence for part in parts))
+
+
+def _not_testable(_: pd.DataFrame, rule: dict) -> Outcome:
+    return Outcome("not testable here", rule["reason"])
+
+
+def _pending(_: pd.DataFrame, rule: dict) -> Outcome:
+    raise NotYet(rule.get("reason", "its rule comes with the notebook"))
+
+
+# kind -> (fields that must be there, fields that may be there, evaluation)
+_SELECT = {"metric": (str, list)}
+KINDS: dict[str, tuple[dict, dict, Callable]] = {
+    "relative_change": (
+        {**_SELECT, "from": dict, "to": dict, "expected_percent": (int, float)},
+        {"where": dict, "tolerance_points": (int, float)}, _relative_change,
+    ),
+    "not_worse": (
+        {**_SELECT, "from": dict, "to": dict, "margin_percent": (int, float)}, {"where": dict}, _not_worse
+    ),
+    "difference": (
+        {**_SELECT, "of": dict, "minus": dict, "direction": str}, {"where": dict, "exact": bool}, _difference
+    ),
+    "monotone": (
+        {**_SELECT, "along": str, "order": list, "direction": str}, {"where": dict, "exact": bool}, _monotone
+    ),
+    "within": (
+        _SELECT, {"where": dict, "at_least": (int, float), "at_most": (int, float), "exact": bool}, _within
+    ),
+    "count": ({**_SELECT, "at_least": int}, {"where": dict}, _count),
+    "formula": (
+        {"call": str, "arguments": dict, "claimed": (int, float)},
+        {"relative_tolerance": (int, float), "at_most": bool}, _formula,
+    ),
+    "test": ({"file": str}, {}, _test),
+    "all_of": ({"rules": list}, {}, _all_of),
+    "not_testable": ({"reason": str}, {}, _not_testable),
+    "pending": ({}, {"reason": str}, _pending),
+}
+_CHOICES = {"difference": ("above", "below"), "monotone": ("up", "down")}
+
+
+def check(rule, where: str) -> None:
+    """Raise ValueError, naming `where`, unless `rule` is one of KINDS with the right fields."""
+    if not isinstance(rule, dict) or rule.get("kind") not in KINDS:
+        raise ValueError(f"{where}: a rule needs a kind among {', '.join(KINDS)}; got {rule!r}")
+    needed, allowed, _ = KINDS[rule["kind"]]
+    missing, unknown = set(needed) - set(rule), set(rule) - set(needed) - set(allowed) - {"kind"}
+    if missing or unknown:
+        raise ValueError(f"{where}: rule {rule['kind']} lacks {sorted(missing)}, does not know {sorted(unknown)}")
+    for name, kind in {**needed, **allowed}.items():
+        if name in rule and not isinstance(rule[name], kind):
+            raise ValueError(f"{where}: field {name} of rule {rule['kind']} has type {type(rule[name]).__name__}")
+    if rule["kind"] in _CHOICES and rule["direction"] not in _CHOICES[rule["kind"]]:
+        raise ValueError(f"{where}: direction must be one of {_CHOICES[rule['kind']]}, got {rule['direction']!r}")
+    if rule["kind"] == "within" and not {"at_least", "at_most"} & set(rule):
+        raise ValueError(f"{where}: rule within needs at_least, at_most or both")
+    if rule["kind"] == "formula" and rule["call"] not in FORMULAS:
+        raise ValueError(f"{where}: formula may call {', '.join(FORMULAS)}, got {rule['call']!r}")
+    if rule["kind"] == "formula" and ("relative_tolerance" in rule) == bool(rule.get("at_most")):
+        raise ValueError(f"{where}: rule formula needs either relative_tolerance or at_most: true")
+    for index, part in enumerate(rule.get("rules", [])):
+        check(part, f"{where}, part {index}")
+
+
+def needs_records(rule: dict) -> bool:
+    """Say whether a rule can be judged on records only (a formula, a unit test or a reason needs none)."""
+    if rule["kind"] == "all_of":
+        return any(needs_records(part) for part in rule["rules"])
+    return rule["kind"] not in ("formula", "test", "not_testable")
+
+
+def judge(rule: dict, frame: pd.DataFrame) -> Outcome:
+    """Return the outcome of a checked rule on the long records frame of its notebooks."""
+    try:
+        return KINDS[rule["kind"]][2](frame, rule)
+    except NotYet as reason:
+        return Outcome("pending", str(reason))
