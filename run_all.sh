@@ -69,11 +69,12 @@ check_space() { # wheels of torch bring the CUDA libraries along on Linux
 }
 
 explain_install() { # one sentence for a failed pip, from its log
-    local log="$1"
+    local log="$1" offline='name resolution|connection (error|refused|broken|reset)|network is unreachable|timed out'
+    offline="$offline|NewConnectionError|ProxyError|getaddrinfo"
     if grep -qiE 'no space left|errno 28|disk quota' "$log"; then
-        die "no space left while installing into .venv (needs about 9 GB with CUDA libraries, and room in ${TMPDIR:-/tmp});" \
-            "free some and start again."
-    elif grep -qiE 'name resolution|connection (error|refused|broken|reset)|network is unreachable|timed out|NewConnectionError|ProxyError|getaddrinfo' "$log"; then
+        die "no space left while installing into .venv (it needs about 9 GB with CUDA libraries, and room in" \
+            "${TMPDIR:-/tmp}); free some and start again."
+    elif grep -qiE "$offline" "$log"; then
         die "no network: pip cannot reach the package index; connect (or set pip's index or proxy) and start again." \
             "Details: $log"
     fi
@@ -91,7 +92,7 @@ install() { # into .venv, with a sign of life now and then
         sleep 0.5
         if [ $((SECONDS - last)) -ge 20 ]; then
             last=$SECONDS
-            say "installing, $((SECONDS - began)) s: $(grep -E '^(Collecting|Installing|Building)' "$log" | tail -n 1 | cut -c1-80)"
+            say "installing, $((SECONDS - began)) s: $(grep -E '^(Collecting|Installing)' "$log" | tail -n 1 | cut -c1-80)"
         fi
     done
     trap - INT TERM
@@ -138,7 +139,8 @@ find_environment() { # set $python
     fi
     rm -f "$venv/feddiff.stamp"
     install
-    why="$("$python" "$probe" check "$root")" || die "after installing, .venv still differs: $why. Remove .venv and start again."
+    why="$("$python" "$probe" check "$root")" ||
+        die "after installing, .venv still differs: $why. Remove .venv and start again."
     "$python" "$probe" stamp "$root" >"$venv/feddiff.stamp"
 }
 

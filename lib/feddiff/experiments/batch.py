@@ -53,12 +53,12 @@ def _given(texts: list[str]) -> dict[str, str]:
         if name in given:
             raise ValueError(f"-p {name} is given twice; each parameter takes one value")
         # Notebooks run in their own folder, but a path is typed relative to the user's.
-        given[name] = str(Path(value).resolve()) if os.sep in value or Path(value).suffix and Path(value).is_file() else value
+        given[name] = str(Path(value).resolve()) if Path(value).is_file() else value
     return given
 
 
 def _alone(state: Path) -> int:
-    """Return the descriptor of the lock of this scale; stops what a killed batch left behind, refuses beside a live one."""
+    """Return the lock of this scale; stops what a killed batch left behind, and refuses beside a live one."""
     state.mkdir(parents=True, exist_ok=True)
     handle = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     for attempt in range(50):
@@ -67,8 +67,10 @@ def _alone(state: Path) -> int:
             break
         except BlockingIOError as busy:
             owner, group = ([int(word) for word in os.pread(handle, 100, 0).split()] + [0, 0])[:2]
-            if attempt == 49 or owner and _lives(owner):
-                raise ValueError(f"another run of this scale is going on (process {owner}); wait for it or stop it") from busy
+            if attempt == 49 or (owner and _lives(owner)):
+                raise ValueError(
+                    f"another run of this scale is going on (process {owner}); wait for it or stop it"
+                ) from busy
             if group and attempt == 0:
                 # The lock is held by the scheduler alone: its batch was killed, and nobody would ever read its end.
                 os.killpg(group, signal.SIGKILL)
@@ -109,7 +111,8 @@ def _schedule(state: Path, handle: int, jobs: int, extra: list[str], progress: P
     """Run Snakemake on the jobs.json of `state` and follow it; return its exit status."""
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(_SNAKEFILE), "--directory", str(state),
-        "--cores", str(jobs), "--keep-going", "--nolock", "--quiet", "all", *extra,
+        "--cores", str(jobs), "--keep-going", "--nolock", "--scheduler", "greedy",
+        "--quiet", "all", *extra,
     ]
     with open(state / "snakemake.log", "wb") as log:
         # A group of its own: an interrupt reaches it once, from here, whoever sent it.
@@ -136,7 +139,9 @@ def _outcome(state: dict, waits: bool) -> str:
         return f"failed ({state['reason']})"
     if state["outcome"] == "running":
         return "failed (killed)"
-    return state["outcome"] if state["outcome"] == "ok" else "not run (waits for one that failed)" if waits else "not run"
+    if state["outcome"] == "none":
+        return "not run (waits for one that failed)" if waits else "not run"
+    return state["outcome"]
 
 
 def _run(chosen: list[plan.Job], waiting: list[plan.Job], folder: Path, options, extra: list[str]) -> int:
@@ -162,7 +167,8 @@ def _run(chosen: list[plan.Job], waiting: list[plan.Job], folder: Path, options,
         outcome = _outcome(found, any(name in names for name in job.after)) if job.name in names else "up to date"
         rows.append((job.name, outcome, found.get("seconds")))
         failed += [job.name] if outcome not in ("ok", "up to date") else []
-    if not stopped and len(failed) < len(chosen):
+    # Without a record there is nothing to rebuild; with some, those that came through have their tables.
+    if not stopped and any(scales.records_folder(scale).glob("*.json")):
         rows.append(_collate(scale))
         failed += ["collate"] if rows[-1][1].startswith("failed") else []
     print(table(rows))
@@ -181,8 +187,9 @@ def _run(chosen: list[plan.Job], waiting: list[plan.Job], folder: Path, options,
 
 def _collate(scale: str) -> tuple[str, str, float]:
     begin = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "feddiff.experiments.collate", "--scale", scale], check=False)
-    return "tables and figures", "ok" if done.returncode == 0 else f"failed (exit {done.returncode})", time.monotonic() - begin
+    command = [sys.executable, "-m", "feddiff.experiments.collate", "--scale", scale]
+    code = subprocess.run(command, check=False).returncode
+    return "tables and figures", f"failed (exit {code})" if code else "ok", time.monotonic() - begin
 
 
 def _raise(number, frame):

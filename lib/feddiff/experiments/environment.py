@@ -1,4 +1,4 @@
-"""Does this Python hold what the companion was tested with?  Run as a file by `run_all.sh`, before anything is installed.
+"""Does this Python hold what the companion was tested with? `run_all.sh` runs this file before anything is installed.
 
     python environment.py check ROOT    exit 0: ready; exit 1: one line on stdout says what differs
     python environment.py stamp ROOT    print the stamp of the environment that ROOT's files ask for
@@ -46,7 +46,8 @@ def differences(root: Path) -> list[str]:
     }
     wrong = [f"{name} is missing" for name in [*required(root), "feddiff"] if name not in have]
     wrong += [
-        f"{name} is {have[name]}, not {version}" for name, version in wanted.items() if have.get(name, version) != version
+        f"{name} is {have[name]}, not {version}"
+        for name, version in wanted.items() if have.get(name, version) != version
     ]
     spec = importlib.util.find_spec("feddiff")
     # The repository itself must be what `import feddiff` finds, also when another copy is installed.

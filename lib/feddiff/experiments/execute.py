@@ -16,6 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter, time
 
+# Importing jsonschema (by way of papermill) loads this optional package, which builds a grammar for three seconds at
+# each start; None makes the import fail, and jsonschema then leaves out the check of international web addresses.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpec

@@ -12,7 +12,7 @@ from pathlib import Path
 def read_notebook(path: Path) -> dict:
     """Return the notebook as plain JSON; FileNotFoundError or ValueError that names the file."""
     if not path.is_file():
-        raise FileNotFoundError(f"there is no notebook {path.name} in {path.parent}; mend plan.yaml or add the notebook")
+        raise FileNotFoundError(f"there is no notebook {path.name} in {path.parent}; mend plan.yaml or add it")
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as fault:
@@ -56,7 +56,7 @@ def _name(value) -> str:
 
 
 def check(given: dict, known: dict, notebook: str) -> dict:
-    """Return `given` with whole numbers made float where the default is one; ValueError for an unknown name or a wrong type.
+    """Return `given`, whole numbers made float where the default is one; ValueError for an unknown name or wrong type.
 
     A default of None takes any literal; None is taken only there. A bool is never a number, nor the reverse.
     """

@@ -61,8 +61,7 @@ def read(folder: Path) -> dict:
     if not isinstance(content, dict) or not content:
         raise ValueError("plan.yaml must map notebooks to scales")
     for stem, entry in content.items():
-        unknown = set(entry or {}) - {*scales.SCALES, "after", "files"} if isinstance(entry, (dict, type(None))) else {entry}
-        if unknown or not entry:
+        if not isinstance(entry, dict) or not entry or set(entry) - {*scales.SCALES, "after", "files"}:
             raise ValueError(
                 f"plan.yaml, {stem}: expected some of {', '.join(scales.SCALES)}, after, files; got {entry!r}"
             )
@@ -87,7 +86,9 @@ def key(axes: dict) -> str:
     exact = ",".join(f"{name}={value}" for name, value in ordered)
     safe = re.sub(r"[^A-Za-z0-9=,._+-]+", "-", ",".join(f"{name}={_text(value)}" for name, value in ordered))
     # Two values that clean to the same text must not share a file.
-    return safe if safe == exact and len(safe) <= 100 else f"{safe[:90]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
+    if safe == exact and len(safe) <= 100:
+        return safe
+    return f"{safe[:90]}-{hashlib.sha256(exact.encode()).hexdigest()[:8]}"
 
 
 def _is_axis(value, default) -> bool:
@@ -114,7 +115,8 @@ def _jobs_of(stem: str, entry: dict, scale: str, known: dict, given: dict[str, s
         values = parameters.check(chosen, known, f"{stem}.ipynb")
         tail = key({name: values[name] for name in named})
         made.append(Job(
-            name=f"{stem}--{tail}" if tail else stem, notebook=stem, parameters=values, files=tuple(entry.get("files", ())),
+            name=f"{stem}--{tail}" if tail else stem, notebook=stem, parameters=values,
+            files=tuple(entry.get("files", ())),
         ))
     return made
 
@@ -136,7 +138,8 @@ def _ordered(jobs: list[Job], plan: dict) -> list[Job]:
     while len(placed) < len(stems):
         ready = [stem for stem in stems if stem not in placed and set(waits[stem]) <= set(placed)]
         if not ready:
-            raise ValueError(f"plan.yaml: {', '.join(stem for stem in stems if stem not in placed)} wait for each other")
+            stuck = ", ".join(stem for stem in stems if stem not in placed)
+            raise ValueError(f"plan.yaml: {stuck} wait for each other")
         placed += ready
     return [
         Job(name=job.name, notebook=stem, parameters=job.parameters, files=job.files,

@@ -68,4 +68,5 @@ def table(rows: Sequence[tuple[str, str, float | None]]) -> str:
     cells = [("notebook", "outcome", "seconds")]
     cells += [(name, outcome, "" if seconds is None else f"{seconds:.1f}") for name, outcome, seconds in rows]
     first, second, third = (max(len(row[column]) for row in cells) for column in range(3))
-    return "\n".join(f"{name:<{first}}  {outcome:<{second}}  {seconds:>{third}}".rstrip() for name, outcome, seconds in cells)
+    lines = (f"{name:<{first}}  {outcome:<{second}}  {seconds:>{third}}" for name, outcome, seconds in cells)
+    return "\n".join(line.rstrip() for line in lines)
