@@ -1,5 +1,7 @@
 """The codec: scikit-learn's quantiles, exact normality and exact inverse with tie-breaking, every kind, every dtype."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,8 +58,7 @@ def test_tie_breaking_makes_every_column_standard_normal_and_inverts_exactly(nam
     x = pd.Series(samples()[name], name="x")
     column = NumericColumn.fit(x, numerics=TIES)
     z = column.encode(x, numpy_generator(4))
-    # A perfectly stratified sample has a Kolmogorov-Smirnov distance of about 1/n, a random one about 1/sqrt(n).
-    # Ranks are random inside each tie, so the distance is that of a random sample at worst (two-sided: not larger).
+    # Ranks are random inside each tie only, so the sample is at least as even as one drawn from N(0, 1).
     assert stats.kstest(z, "norm").pvalue > 1e-3
     assert z.dtype == np.float32 and np.abs(z).max() < 5.3
     pd.testing.assert_series_equal(column.decode(z), x, check_exact=True)
@@ -89,7 +90,7 @@ def mixed(seed: int, rows: int) -> tuple[pd.DataFrame, dict[str, str]]:
     text = labels[rng.integers(0, 5, rows)]
     integers = rng.integers(-(10 ** rng.integers(1, 10)), 10 ** rng.integers(1, 10), rows)
     frame = pd.DataFrame({
-        "ordered": pd.Categorical(rng.choice(["low", "mid", "high"], rows), ["low", "mid", "high", "never"], ordered=True),
+        "ordered": pd.Categorical(rng.choice(["low", "high"], rows), ["low", "mid", "high"], ordered=True),
         "integer": integers,
         "small": rng.integers(0, 200, rows).astype("uint8"),
         "money": np.exp(rng.normal(3, 3, rows)).round(2),
@@ -189,8 +190,6 @@ def test_nothing_depends_on_rows_outside_the_fit():
 
 
 def test_adult_encodes_in_well_under_a_second():
-    import time
-
     table = tables.load("adult")
     codec = TableCodec.fit(table.frame, table.kinds, columns=table.features, numerics=TIES)
     start = time.process_time()
@@ -214,7 +213,8 @@ def test_codec_from_public_bounds_and_vocabulary():
     encoded = codec.encode(frame, numpy_generator(1))
     decoded = codec.decode(encoded)
     assert decoded["age"].tolist() == [17, 40, 90] and decoded["sex"].tolist() == ["m", "unknown", "f"]
-    assert decoded["gain"][0] == 0.0 and np.isnan(decoded["gain"][1]) and decoded["gain"][2] == pytest.approx(75, abs=1e-3)
+    assert decoded["gain"][0] == 0.0 and np.isnan(decoded["gain"][1])
+    assert decoded["gain"][2] == pytest.approx(75, abs=1e-3)
     assert codec.columns[1].middle == 0.0 and codec.columns[0].middle == pytest.approx(53.5)
     assert TableCodec.from_json(codec.to_json()) == codec and codec.provenance == "public"
     uniform = codec.columns[0].decode(numpy_generator(2).normal(size=20_000))
@@ -279,7 +279,10 @@ REFUSED = {
     "falling knots": (lambda: NumericColumn.from_quantiles("x", [2, 1], [0, 1]), "'x'"),
     "falling probabilities": (lambda: NumericColumn.from_quantiles("x", [1, 2], [1, 0]), "'x'.*rise"),
     "infinite bound": (lambda: NumericColumn.from_quantiles("x", [1, np.inf], [0, 1]), "'x'.*finite"),
-    "missing in int64": (lambda: NumericColumn.from_quantiles("x", [1, 2], [0, 1], dtype="int64", missing=True), "Int64"),
+    "missing in int64": (
+        lambda: NumericColumn.from_quantiles("x", [1, 2], [0, 1], dtype="int64", missing=True), "'x'.*Int64"
+    ),
+    "missing in bool": (lambda: CategoryColumn(name="c", vocabulary=(True,), dtype="bool", missing=True), "'c'.*nullable"),
     "empty vocabulary": (lambda: CategoryColumn(name="c", vocabulary=()), "'c'.*empty"),
     "label twice": (lambda: CategoryColumn(name="c", vocabulary=("a", "a")), "'c'.*twice"),
     "missing label in vocabulary": (lambda: CategoryColumn(name="c", vocabulary=("a", None)), "'c'.*None"),
