@@ -8,11 +8,12 @@ best, and their distances are recomputed in float64 from differences.
 import numpy as np
 import torch
 
-# One tile of the distance matrix (512 records x 1024 queries, 2 MiB) stays in the cache between product and minimum.
+# One tile of the distance matrix (512 records x 1024 queries, 2 MiB) stays in the cache between product and minimum;
+# its minima are kept for blocks of 32 records, few enough to be measured in full.
 QUERY_CHUNK = 1024
-BLOCK = 128
-BLOCKS = 4
-PAIRS = 1 << 16
+TILE = 512
+BLOCK = 32
+CANDIDATES = 256
 WIDEST_ONE_HOT = 64
 
 
@@ -36,10 +37,12 @@ class NearestRecord:
         squares = embedded.square().sum(1)
         self._longest = squares.max().sqrt()
         # The squared norm rides along as one more column of the product; padding records are infinitely far.
-        padding = -len(embedded) % (BLOCK * BLOCKS)
+        padding = -len(embedded) % TILE
         self._right = torch.nn.functional.pad(torch.cat([embedded, squares[:, None]], 1), (0, 0, 0, padding))
         self._right[len(embedded) :, -1] = torch.finfo(torch.float32).max
         self._right_codes = torch.nn.functional.pad(torch.from_numpy(self._codes[:, self._wide]), (0, 0, 0, padding))
+        self._numbers = np.pad(self._numbers, ((0, padding), (0, 0)), constant_values=np.inf)
+        self._codes = np.pad(self._codes, ((0, padding), (0, 0)), constant_values=-1)
 
     def distances(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return the distance of each query to its nearest record, float64 (n,)."""
@@ -57,22 +60,18 @@ class NearestRecord:
             parts.append(one_hot.float() * 0.5**0.5)
         return torch.cat(parts, 1)
 
-    def _squared(self, left: torch.Tensor, left_codes: torch.Tensor, part: slice, out: torch.Tensor) -> torch.Tensor:
-        """Write |q - r|^2 - |q|^2 of the records of `part` and all queries into `out`, float32 (records, n)."""
-        torch.mm(self._right[part], left.T, out=out)
-        for column in range(left_codes.shape[1]):
-            out += self._right_codes[part, column, None] != left_codes[:, column]
-        return out
-
     def _chunk(self, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
         embedded = self._embed(numbers, codes)
         left = torch.cat([-2 * embedded, torch.ones(len(embedded), 1)], 1)
         left_codes = torch.from_numpy(codes[:, self._wide])
-        tile = torch.empty(BLOCK * BLOCKS, len(left))
+        tile = torch.empty(TILE, len(left))
         minima = torch.empty(len(self._right) // BLOCK, len(left))
-        for start in range(0, len(self._right), len(tile)):
-            squared = self._squared(left, left_codes, slice(start, start + len(tile)), tile)
-            minima[start // BLOCK :][:BLOCKS] = squared.view(BLOCKS, BLOCK, len(left)).amin(1)
+        for start in range(0, len(self._right), TILE):
+            part = slice(start, start + TILE)
+            torch.mm(self._right[part], left.T, out=tile)
+            for column in range(left_codes.shape[1]):
+                tile += self._right_codes[part, column, None] != left_codes[:, column]
+            minima[start // BLOCK : (start + TILE) // BLOCK] = tile.view(-1, BLOCK, len(left)).amin(1)
         # |computed - exact| <= terms u (|q| + |r|)^2 for a sum of so many products in float32, u = 2^-24. The true
         # nearest record lies within two such errors of the best; the factor 4 leaves room for the embedding's own.
         terms = left.shape[1] + left_codes.shape[1] + 2
@@ -80,35 +79,21 @@ class NearestRecord:
         limit = minima.amin(0) + 4 * terms * 2.0**-24 * reach
         if not torch.isfinite(limit).all():
             raise ValueError("records are more than 1e18 apart: rescale the numbers")
-        return self._refine(numbers, codes, left, left_codes, minima, limit)
+        block, query = (side.numpy() for side in torch.nonzero(minima <= limit, as_tuple=True))
+        return self._measured(numbers, codes, query, block)
 
-    def _refine(self, numbers, codes, left, left_codes, minima, limit) -> np.ndarray:
-        """Return exact squared distances: the least over all records whose float32 value is within `limit`."""
+    def _measured(self, numbers: np.ndarray, codes: np.ndarray, query: np.ndarray, block: np.ndarray) -> np.ndarray:
+        """Return the least exact squared distance of each query over the records of its candidate blocks."""
         best = np.full(len(numbers), np.inf)
-        waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        blocks, columns = torch.nonzero(minima <= limit, as_tuple=True)
-        ends = torch.bincount(blocks, minlength=len(minima)).cumsum(0).tolist()
-        tile = torch.empty(BLOCK * len(numbers))
-        for block, (first, last) in enumerate(zip([0, *ends], ends)):
-            if first == last:
-                continue
-            rows = columns[first:last]
-            out = tile[: BLOCK * len(rows)].view(BLOCK, len(rows))
-            squared = self._squared(left[rows], left_codes[rows], slice(block * BLOCK, (block + 1) * BLOCK), out)
-            record, row = torch.nonzero(squared <= limit[rows], as_tuple=True)
-            waiting.append((rows[row].numpy(), record.numpy() + block * BLOCK))
-            if sum(len(queries) for queries, _ in waiting) > PAIRS:
-                self._measure(numbers, codes, waiting, best)
-                waiting = []
-        self._measure(numbers, codes, waiting, best)
+        blocks = [array.reshape(len(array) // BLOCK, BLOCK, array.shape[1]) for array in (self._numbers, self._codes)]
+        for start in range(0, len(query), CANDIDATES):
+            q, b = query[start : start + CANDIDATES], block[start : start + CANDIDATES]
+            difference = blocks[0][b] - numbers[q][:, None]
+            squared = np.einsum("cbd,cbd->cb", difference, difference)
+            if codes.shape[1]:
+                squared += (blocks[1][b] != codes[q][:, None]).sum(2)
+            np.minimum.at(best, q, squared.min(1))
         return best
-
-    def _measure(self, numbers, codes, waiting, best) -> None:
-        """Lower `best` to the float64 squared distances of the waiting (query, record) pairs."""
-        if waiting:
-            q, r = (np.concatenate(side) for side in zip(*waiting))
-            exact = np.square(numbers[q] - self._numbers[r]).sum(1) + (codes[q] != self._codes[r]).sum(1)
-            np.minimum.at(best, q, exact)
 
 
 def nearest_distances(queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -119,7 +104,7 @@ def nearest_distances(queries: np.ndarray, reference: np.ndarray) -> np.ndarray:
     points = [np.asarray(array, dtype=float) for array in (queries, reference)]
     for array, name in zip(points, ("queries", "reference")):
         if array.ndim != 2 or array.size == 0 or array.shape[1] != points[0].shape[1]:
-            raise ValueError(f"queries and reference must be non-empty (n, d) and (m, d); {name} has shape {array.shape}")
+            raise ValueError(f"queries and reference must be non-empty (n, d) and (m, d); {name} is {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds values that are not finite")
     none = [np.empty((len(array), 0), dtype=np.int64) for array in points]
