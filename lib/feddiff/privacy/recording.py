@@ -11,12 +11,14 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 @dataclass(frozen=True)
 class Call:
-    """What one layer saw in the forward pass: detached inputs, its output, and the autograd edge of that output."""
+    """What one layer saw in the forward pass: detached inputs with their version, the autograd edge of its output.
+
+    The edge stays the gradient of what the layer returned, also where an activation overwrites that in place.
+    """
 
     inputs: torch.Tensor
-    output: torch.Tensor
+    version: int
     edge: GradientEdge
-    versions: tuple[int, int]
 
 
 class Recorder:
@@ -62,8 +64,7 @@ class Recorder:
                     "autocast from the loss"
                 )
             inputs = args[0] if args else kwargs["input"]
-            versions = (inputs._version, output._version)
-            calls[index] = Call(inputs.detach(), output, get_gradient_edge(output), versions)
+            calls[index] = Call(inputs.detach(), inputs._version, get_gradient_edge(output))
 
         return hook
 
@@ -71,7 +72,7 @@ class Recorder:
         """Return the sorted indices of the modules that `losses` depends on, after checking the graph behind them.
 
         Raises ValueError for a weight that reaches the losses other than once and through its own layer's forward
-        (functional use, tied weights), and for inputs or outputs overwritten in place before they were used.
+        (functional use, tied weights), and for inputs overwritten in place before they were used.
         """
         nodes, uses = _walk(losses, self._owners)
         reached = sorted(index for index, call in calls.items() if call.edge.node in nodes)
@@ -82,19 +83,12 @@ class Recorder:
             if count > 1 or index not in listed:
                 raise ValueError(
                     f"a weight of layer '{path}' ({type(module).__name__}) is used outside that layer's forward: call "
-                    "the layer itself, once; functional use, tied weights and outputs overwritten in place defeat "
-                    "per-record clipping"
+                    "the layer itself, once; functional use and tied weights defeat per-record clipping"
                 )
         for index in reached:
-            call = calls[index]
-            if call.inputs._version != call.versions[0]:
-                raise ValueError(
-                    f"the input of layer '{self._modules[index][0]}' is overwritten in place after use: set inplace=False"
-                )
-            if call.output._is_view() and call.output._version != call.versions[1]:
-                raise ValueError(
-                    f"the output of layer '{self._modules[index][0]}' is overwritten in place: set inplace=False"
-                )
+            call, path = calls[index], self._modules[index][0]
+            if call.inputs._version != call.version:
+                raise ValueError(f"the input of layer '{path}' is overwritten in place after use: set inplace=False")
         return reached
 
 

@@ -51,7 +51,7 @@ def _bernoulli_process(rows: int, sample_rate: float, uniform: Callable[[int], t
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 0:
         raise ValueError(f"rows must be an integer >= 0, got {rows!r}")
     if not 0.0 <= sample_rate <= 1.0:
-        raise ValueError(f"sample_rate must lie in [0, 1], got {sample_rate!r}: use expected batch / rows of the client")
+        raise ValueError(f"sample_rate must lie in [0, 1], got {sample_rate!r}: expected batch / rows of the client")
     if rows == 0 or sample_rate == 0.0:
         return torch.empty(0, dtype=torch.int64)
     if sample_rate == 1.0:
