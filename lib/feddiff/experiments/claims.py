@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from feddiff.experiments import rules, scales, tables
+from feddiff.experiments import figures_claims, rules, scales, style, tables
 from feddiff.experiments.frames import load_records
 
 NOTEBOOK = "90_claims"
@@ -96,14 +96,17 @@ def counts(verdicts: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(verdicts: pd.DataFrame, scale: str) -> list[Path]:
-    """Write results/<scale>/tables/90_claims--claims.* and --counts.*; return the paths."""
+    """Write the tables 90_claims--claims and --counts and the figure 90_claims--verdicts; return the paths."""
     short = verdicts[["id", "claim", "source", "notebook", "verdict", "evidence"]]
     tally = counts(verdicts)
-    return [*tables.write(verdicts, short, NOTEBOOK, "claims", scale), *tables.write(tally, tally, NOTEBOOK, "counts", scale)]
+    return [
+        *tables.write(verdicts, short, NOTEBOOK, "claims", scale), *tables.write(tally, tally, NOTEBOOK, "counts", scale),
+        *style.finish(figures_claims.verdicts(tally), NOTEBOOK, "verdicts", scale),
+    ]
 
 
 def report(scale: str) -> pd.DataFrame:
-    """Judge the whole ledger on the records of `scale`, write its tables and return the verdicts."""
+    """Judge the whole ledger on the records of `scale`, write its tables and figure, return the verdicts."""
     verdicts = evaluate(load(), load_records(scale=scale))
     write(verdicts, scale)
     return verdicts

@@ -97,5 +97,11 @@ def machine(kind: str = "cpu") -> dict:
 
 def peak_memory_bytes() -> int:
     """Return the largest resident size of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage would also count the peak of the parent before exec: a kernel inherits that of its launcher.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024

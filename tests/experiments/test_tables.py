@@ -1,0 +1,93 @@
+"""Tables: the interval is the textbook's, nothing is averaged by mistake, files are byte-identical and escaped."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from feddiff.experiments import tables
+
+
+def runs(values, **labels):
+    return [("toy", seed, "pair_trends", value, {"method": "ours", **labels}) for seed, value in enumerate(values)]
+
+
+def test_interval_over_seeds_is_the_t_interval(toy):
+    values = [0.91, 0.93, 0.90, 0.95]
+    row = tables.summarise(toy(runs(values))).iloc[0]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (row["n"], row["mean"]) == (4, pytest.approx(np.mean(values), rel=1e-14))
+    assert (row["low"], row["high"]) == (pytest.approx(low, rel=1e-12), pytest.approx(high, rel=1e-12))
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    draws = generator.normal(size=(4000, 3))
+    half = stats.t.ppf(0.975, 2) * draws.std(axis=1, ddof=1) / math.sqrt(3)
+    frame = pd.DataFrame({"dataset": np.repeat(np.arange(4000).astype(str), 3), "seed": np.tile(range(3), 4000),
+                          "name": "pair_trends", "value": draws.ravel(), "reason": ""})
+    summary = tables.summarise(frame, ["dataset"])
+    assert np.allclose(np.sort(summary["half_width"]), np.sort(half))
+    covered = ((summary["low"] <= 0) & (0 <= summary["high"])).mean()
+    # 4,000 trials at 95 %: four standard errors.
+    assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
+
+
+def test_one_seed_has_no_interval_and_a_missing_value_is_not_zero(toy):
+    frame = toy(runs([0.9]) + [("toy", 0, "roc_auc", math.nan, {"method": "ours"})])
+    frame.loc[frame["name"] == "roc_auc", "reason"] = "one class"
+    summary = tables.summarise(frame).set_index("name")
+    assert summary.loc["pair_trends", "n"] == 1 and math.isnan(summary.loc["pair_trends", "half_width"])
+    assert summary.loc["roc_auc", "n"] == 0 and summary.loc["roc_auc", "reason"] == "one class"
+    wide = tables.wide(tables.summarise(frame))
+    assert wide.iloc[0][["pair_trends", "roc_auc", "runs"]].tolist() == ["0.900", "–", "1"]
+
+
+def test_a_label_that_is_left_out_is_refused(toy):
+    frame = toy(runs([0.9], classifier="a") + runs([0.8], classifier="b"))
+    with pytest.raises(ValueError, match="classifier"):
+        tables.summarise(frame, ["dataset", "method"])
+    assert len(tables.summarise(tables.pinned(frame, {"classifier": "b"}))) == 1
+
+
+def test_order_is_stable_and_natural(toy):
+    rows = [
+        ("toy", 0, name, 0.5, {"method": method, "epsilon": epsilon})
+        for method in ("independent", "ours", "real") for epsilon in ("inf", "10", "0.2", "1")
+        for name in ("roc_auc", "column_shapes")
+    ]
+    frame = toy(rows)
+    wide = tables.wide(tables.summarise(frame))
+    assert wide["method"].tolist() == ["real"] * 4 + ["ours"] * 4 + ["independent"] * 4
+    assert wide["epsilon"].tolist() == ["0.2", "1", "10", "inf"] * 3
+    assert list(wide.columns) == ["dataset", "method", "epsilon", "column_shapes", "roc_auc", "runs"]
+    shuffled = tables.wide(tables.summarise(frame.sample(frac=1, random_state=1)))
+    assert wide.equals(shuffled)
+
+
+def test_files_are_byte_identical_whatever_the_order_and_full_precision(toy, home):
+    frame = toy(runs([0.1 + 0.2, 1 / 3, 0.7]))
+    kept = []
+    for part in (frame, frame.iloc[::-1]):
+        full = tables.summarise(part)
+        kept.append([path.read_bytes() for path in tables.write(full, tables.wide(full), "10_x", "metrics", "quick")])
+    assert kept[0] == kept[1]
+    back = pd.read_csv(home / "results/quick/tables/10_x--metrics.csv")
+    assert back["mean"].iloc[0] == full["mean"].iloc[0]
+
+
+def test_markdown_and_latex_escape():
+    table = pd.DataFrame({"what_is": [r"a|b_c & 50 % $x$ {y} #1 ~ ^ \ <3", "line\nend"], "ε": ["0.9 ± 0.1", "∞"]})
+    assert r"a\|b_c" in tables.markdown(table) and tables.markdown(table).count("\n") == 4
+    text = tables.latex(table)
+    assert r"a|b\_c \& 50 \% \$x\$ \{y\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{} $<$3" in text
+    assert r"0.9 $\pm$ 0.1" in text and r"$\infty$" in text and r"\toprule" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.91234, "0.912"), (0.0, "0.000"), (1e-5, "1.0e-05"), (-0.25, "-0.250"), (123.45, "123.5"), (30000, "30,000")]
+)
+def test_rounding(value, text):
+    assert tables.number(value) == text
