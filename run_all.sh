@@ -4,6 +4,7 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 venv="$root/.venv"
+stamp="$venv/feddiff.stamp"
 probe="$root/lib/feddiff/experiments/environment.py"
 # One thread a process: notebooks run side by side, and small models are no faster on more threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -100,10 +101,6 @@ install() { # into .venv, with a sign of life now and then
     say "installed in $((SECONDS - began)) s"
 }
 
-stamped() { # was .venv completed for exactly these files?
-    [ -f "$venv/feddiff.stamp" ] && [ "$(cat "$venv/feddiff.stamp")" = "$("$venv/bin/python" "$probe" stamp "$root")" ]
-}
-
 find_environment() { # set $python
     local active="${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" why
     if [ -n "$active" ] && [ "$active" != "$venv" ] && [ -x "$active/bin/python" ]; then
@@ -124,7 +121,7 @@ find_environment() { # set $python
         say ".venv is broken (its Python does not start, or is too old); making it anew"
         rm -rf "$venv"
     fi
-    if [ -e "$venv" ] && stamped && "$python" "$probe" check "$root" >/dev/null; then
+    if [ -e "$venv" ] && "$python" "$probe" check "$root" "$stamp" >/dev/null; then
         return
     fi
     if [ -e "$venv" ] && ! "$python" -m pip --version >/dev/null 2>&1; then
@@ -137,11 +134,11 @@ find_environment() { # set $python
         base="$(find_python)"
         "$base" -m venv "$venv" >/dev/null || die "$base could not make .venv in $root; see the message above."
     fi
-    rm -f "$venv/feddiff.stamp"
+    rm -f "$stamp"
     install
     why="$("$python" "$probe" check "$root")" ||
         die "after installing, .venv still differs: $why. Remove .venv and start again."
-    "$python" "$probe" stamp "$root" >"$venv/feddiff.stamp"
+    "$python" "$probe" stamp "$root" >"$stamp"
 }
 
 run_tests() {

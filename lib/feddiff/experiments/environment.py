@@ -1,7 +1,7 @@
 """Does this Python hold what the companion was tested with? `run_all.sh` runs this file before anything is installed.
 
-    python environment.py check ROOT    exit 0: ready; exit 1: one line on stdout says what differs
-    python environment.py stamp ROOT    print the stamp of the environment that ROOT's files ask for
+    python environment.py check ROOT [STAMP_FILE]    exit 0: ready; exit 1: one line on stdout says what differs
+    python environment.py stamp ROOT                 print the stamp that a completed installation leaves
 
 Standard library only (the environment may be empty), any Python that can parse it.
 """
@@ -71,6 +71,10 @@ def main(arguments: list[str]) -> int:
     if command == "stamp":
         print(stamp(root))
         return 0
+    kept = Path(arguments[2]) if len(arguments) > 2 else None
+    if kept and (not kept.is_file() or kept.read_text(encoding="utf-8").strip() != stamp(root)):
+        print("the installation was not completed for these files")
+        return 1
     wrong = differences(root)
     if wrong:
         print("; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""))

@@ -122,7 +122,7 @@ def execute(job: plan.Job, notebooks: Path, scale: str) -> None:
     finally:
         fault = sys.exc_info()[1]
         if isinstance(fault, PapermillExecutionError):
-            reason = f"cell {fault.exec_count}: {fault.ename}: {fault.evalue}".split("\n")[0][:200]
+            reason = f"In [{fault.exec_count}]: {fault.ename}: {fault.evalue}".split("\n")[0][:200]
         elif fault is not None and not isinstance(fault, KeyboardInterrupt):
             reason = traceback.format_exception_only(fault)[-1].strip().split("\n")[0][:200]
         if part.is_file():
