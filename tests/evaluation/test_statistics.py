@@ -28,9 +28,9 @@ def test_paired_difference_removes_what_seeds_share():
     g = np.random.default_rng(0)
     shared = g.normal(size=8) * 10
     first, second = shared + 1 + 0.01 * g.normal(size=8), shared
-    estimate = statistics.paired_difference(first, second)
+    estimate = statistics.paired_difference(first, second, 0.999)
     assert estimate.low < 1 < estimate.high and estimate.high - estimate.low < 0.05
-    low, high = stats.ttest_rel(first, second).confidence_interval()
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.999)
     assert estimate[1:3] == pytest.approx((low, high))
     with pytest.raises(ValueError, match="same seeds on both sides, got 2 and 3"):
         statistics.paired_difference([1, 2], [1, 2, 3])

@@ -103,7 +103,7 @@ def summarise(
         raise ValueError(f"records lack the columns {absent}; they have {list(records.columns)}")
     repeated = records[records.duplicated([*by, seed])]
     if len(repeated):
-        raise ValueError(f"seed {repeated[seed].iloc[0]!r} occurs twice for {dict(repeated[list(by)].iloc[0])}")
+        raise ValueError(f"{seed} {repeated[seed].iloc[0]} occurs twice for {repeated[list(by)].iloc[0].to_dict()}")
     rows = [
         (*key, *mean_interval(group[value].to_numpy(), confidence))
         for key, group in records.groupby(list(by), sort=True, dropna=False)

@@ -47,7 +47,7 @@ def utility(
     missing_classes, the classes of the test rows without a training row. Those can never be predicted and have an AUC
     of exactly .5; with a single class in training every classifier is that constant, accuracy is its share and the
     AUC .5. Categories without a training row have no weight of their own, missing values are a category or (numbers)
-    the training median. Same input and seed, same result; the row order of `train_frame` matters a little.
+    the training median. Same rows and seed, same result; the row order of `train_frame` matters a little, nothing else of order does.
     Raises ValueError/TypeError for other columns, unknown target or classifier, missing labels, one-class test rows.
     """
     check_pair(test_frame, train_frame, SIDES)
@@ -59,7 +59,8 @@ def utility(
         if max_rows < len(train_frame):
             rows = seeds.numpy_generator(seed, "utility", "rows").permutation(len(train_frame))[:max_rows]
             train_frame, labels_train = train_frame.iloc[rows], labels_train[rows]
-    features = test_frame.columns.drop(target)
+    # In one order whatever that of the tables: trees draw columns by position.
+    features = sorted(test_frame.columns.drop(target), key=str)
     if len(features) == 0:
         raise ValueError(f"no feature beside the target {target!r}")
     encoded = _encode(train_frame[features], test_frame[features], kinds_of(test_frame[features], kinds))
