@@ -61,6 +61,14 @@ def test_dirichlet_shares_follow_the_dirichlet_law():
     assert np.mean(first) == pytest.approx(1 / 3, abs=0.035) and np.var(first) == pytest.approx(8 / 252, rel=0.25)
 
 
+def test_skewed_parts_are_drawn_at_random():
+    for parts in (
+        partitions.dirichlet(np.zeros(1000, int), 3, 50.0, numpy_generator(1)),
+        partitions.quantity_skew(1000, 3, 50.0, numpy_generator(1)),
+    ):
+        assert all(abs(part.mean() - 500) < 75 and len(part) > 150 for part in parts)
+
+
 def test_quantity_skew_sizes_vary_with_alpha():
     def spread(alpha):
         return np.std([len(part) for part in partitions.quantity_skew(10_000, 4, alpha, numpy_generator(5))])

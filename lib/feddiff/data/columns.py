@@ -155,8 +155,6 @@ class NumericColumn:
         tied = on_knot & (upper[at] > lower[at])
         inside = np.nextafter(z_edges, z_edges[:, ::-1])[at[tied]]
         z[tied] = np.clip(z[tied], inside[:, 0], inside[:, 1])
-        single = on_knot & ~tied
-        z[single] = z_edges[at[single], 0]
         return z
 
     def decode(self, numbers: np.ndarray, absent: np.ndarray | None = None) -> pd.Series:
