@@ -19,6 +19,7 @@ from scipy.optimize import brentq
 from feddiff.privacy.arguments import accountant_of, adjacency_of, count, delta_of, real
 from feddiff.privacy.gaussian import forward_diffusion_epsilon, gaussian_delta, gaussian_epsilon, gaussian_noise
 from feddiff.privacy.pld import rdp_epsilon, workload_epsilon
+from feddiff.privacy.renyi import ORDERS, rdp_floor
 from feddiff.privacy.workload import Workload
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "noise_multiplier",
 ]
 
+# Opacus' orders stop at 63, which says nothing about small epsilon; more of them lead the search there.
+_STEERING = np.concatenate([ORDERS, 2.0 ** np.arange(6.5, 17)])
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 1e8
 _PRV_ERROR = 0.01
 _PRV_POINTS = 2**25  # Opacus' PRV holds a dozen arrays of this many numbers: about 3 GiB
@@ -71,7 +74,7 @@ def _epsilon(rate: float, noise: float, steps: int, delta: float, accountant: st
 
 
 def _prv(rate: float, noise: float, steps: int, delta: float) -> float:
-    """Return Opacus' PRV epsilon (the upper end, about 0.01 above the PLD); MemoryError-sized runs are refused first."""
+    """Return Opacus' PRV epsilon (the upper end, about 0.01 above the PLD); runs beyond its memory are refused."""
     error = delta / 1000
     # Opacus warns of its search over orders and of log(0) in cells without mass: both harmless (privacy.md, 1.1).
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -101,7 +104,7 @@ def noise_multiplier(
 ) -> float:
     """Return a noise multiplier whose epsilon lies in (0.98 target, target]: it never overshoots the target.
 
-    The result is within about 0.05 % of the least such noise. 0.0 when nothing is ever sampled (sample_rate or steps 0).
+    The result is within about 0.05 % of the least such noise; 0.0 when nothing is ever sampled (rate or steps 0).
     ValueError where every noise multiplier above 0.001 spends less than 0.98 of the target.
     """
     target = real("target_epsilon", target_epsilon, open_low=True, open_high=True)
@@ -121,8 +124,15 @@ def noise_multiplier(
         return _epsilon(rate, math.exp(log_noise), steps, delta, accountant, adjacency)
 
     def cheap(log_noise: float) -> float:
-        return _epsilon(rate, math.exp(log_noise), steps, delta, "rdp", adjacency)
+        workload = Workload(adjacency).add_sampled(sample_rate=rate, noise_multiplier=math.exp(log_noise), steps=steps)
+        return rdp_epsilon(workload, delta, _STEERING if accountant != "rdp" else ORDERS)
 
+    floor = rdp_floor(delta)
+    if accountant == "rdp" and target <= floor:
+        raise ValueError(
+            f"target_epsilon {target:g} is below what 'rdp' can certify at delta {delta:g} with orders up to 63 "
+            f"({floor:.3g}, however much noise); use 'pld'"
+        )
     return math.exp(_solve(spent, cheap, target, slack=1e-6 if accountant == "rdp" else 2e-4))
 
 
@@ -143,6 +153,8 @@ def _solve(spent, cheap, target: float, slack: float) -> float:
             right += 1.5
         if cheap(left) <= value:
             return left
+        if cheap(right) > value:
+            return right
         return brentq(lambda point: math.log(max(cheap(point), 1e-300) / value), left, right, xtol=slack / 100)
 
     point, best = invert(aim), None

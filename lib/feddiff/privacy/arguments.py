@@ -7,8 +7,16 @@ ADJACENCIES = ("add-remove", "replace-one")
 ACCOUNTANTS = ("pld", "rdp", "prv")
 
 
-def real(name: str, value: float, *, low: float = 0.0, high: float = math.inf, open_low=False, open_high=False) -> float:
-    """Return `value` as float if it is a real number in the interval; ValueError or TypeError naming `name` otherwise."""
+def real(
+    name: str,
+    value: float,
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    open_low: bool = False,
+    open_high: bool = False,
+) -> float:
+    """Return `value` as float if it is a real number in the interval; else ValueError or TypeError naming `name`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     number = float(value)

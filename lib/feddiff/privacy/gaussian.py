@@ -36,7 +36,7 @@ def _log_delta(w: float, mu: float) -> float:
 
 
 def gaussian_delta(*, noise_over_sensitivity: float, epsilon: float) -> float:
-    """Return the smallest delta in [0, 1] of one Gaussian release at `epsilon` >= 0 (Balle and Wang 2018, Theorem 8)."""
+    """Return the least delta, in [0, 1], of one Gaussian release at `epsilon` >= 0 (Balle and Wang 2018, Theorem 8)."""
     ratio = real("noise_over_sensitivity", noise_over_sensitivity)
     epsilon = real("epsilon", epsilon)
     if ratio == 0:

@@ -17,6 +17,7 @@ from feddiff.privacy.pld import rdp_epsilon, workload_epsilon
 from feddiff.privacy.workload import Workload
 
 _FORMAT = "feddiff privacy ledger 1"
+_GROUPS = ("pld", "add-remove")
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class PrivacyLedger:
         """Return the epsilon of a person with `records` rows at `client` (None: at the worst single client).
 
         Exact for full-batch steps and Gaussian releases (sensitivity k); for sample rates below 1 by the mixture of
-        Gaussians with binomial sensitivity (add-remove), or with all rows in any batch that holds one (replace-one).
+        Gaussians with binomial sensitivity, which needs accountant "pld" and adjacency "add-remove".
         """
         names = self._events if client is None else [client]
         return max(self.person({name: records}) for name in names)
@@ -158,6 +159,11 @@ class PrivacyLedger:
         return workload
 
     def _epsilon_of(self, workload: Workload, delta: float) -> float:
+        if any(rows > 1 for _, _, rows in workload.sampled) and (self.accountant, workload.adjacency) != _GROUPS:
+            raise ValueError(
+                "several rows of one person at a sample rate below 1 need accountant 'pld' and adjacency 'add-remove' "
+                f"(a mixture of Gaussians); this ledger has {self.accountant!r} and {self.adjacency!r}"
+            )
         return (rdp_epsilon if self.accountant == "rdp" else workload_epsilon)(workload, delta)
 
     def _moved(self) -> float:

@@ -20,7 +20,7 @@ from feddiff.privacy.renyi import ORDERS, epsilon_from_rdp, pure_rdp, sampled_ga
 from feddiff.privacy.workload import Workload
 
 SMALLEST_DELTA = 1e-12  # below it, rounding in the Fourier transform is no longer small beside delta
-_WIDTH, _WIDEST = 1e-4, 1e-3
+_WIDTH = 1e-4
 _POINTS_OF_A_STEP, _POINTS_IN_ALL = 400_000, 2**24
 _RELATION = {
     "add-remove": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -70,18 +70,19 @@ def grid_width(workload: Workload, delta: float) -> float:
         steps += times
         variance += times * min(spent * spent, 1.0)
     error = _WIDTH**2 * steps / (12 * variance)
-    # A mixture of Gaussians costs some hundred times more per point: coarser, still within 2e-4.
-    aim = 2e-4 if any(records > 1 for _, _, records in workload.sampled) else 1e-5
+    # A mixture of Gaussians costs some hundred times more per point: coarser, still within 1e-4.
+    grouped = any(records > 1 for _, _, records in workload.sampled)
+    aim, widest = (1e-4, 100 * _WIDTH) if grouped else (1e-5, 10 * _WIDTH)
     if error > 1.2e-3:
         width = _WIDTH * math.sqrt(1e-4 / error)
     else:
-        width = max(_WIDTH, min(_WIDEST, _WIDTH * math.sqrt(aim / error)))
+        width = max(_WIDTH, min(widest, _WIDTH * math.sqrt(aim / error)))
     span = reach + 2 * rdp_epsilon(workload, delta)
     return max(width, reach / _POINTS_OF_A_STEP, span / _POINTS_IN_ALL)
 
 
 def rdp_epsilon(workload: Workload, delta: float, orders: np.ndarray = ORDERS) -> float:
-    """Return the epsilon of a workload by RDP composition; an upper bound, as the PLD is."""
+    """Return the epsilon of a workload by RDP composition; an upper bound."""
     if workload.infinite:
         return math.inf
     total = workload.gaussian_mu2 / 2 * orders
@@ -116,13 +117,11 @@ def _compose(workload: Workload, width: float) -> privacy_loss_distribution.Priv
 
 @functools.lru_cache(maxsize=16)
 def _step(rate: float, noise: float, records: int, adjacency: str, width: float):
-    if records == 1 or adjacency == "replace-one":
-        # Replaced rows: a batch that holds any of the person's rows is taken to hold all of them. The pair with fewer
-        # rows present is a post-processing (scale down, add noise) of the pair with all of them.
+    if records == 1:
         return privacy_loss_distribution.from_gaussian_mechanism(
-            noise / records,
+            noise,
             value_discretization_interval=width,
-            sampling_prob=-math.expm1(records * math.log1p(-rate)) if records > 1 else rate,
+            sampling_prob=rate,
             neighboring_relation=_RELATION[adjacency],
         )
     # Each of the person's rows enters the batch on its own: their number is binomial, and the worst case is that their

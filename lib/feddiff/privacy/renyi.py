@@ -53,8 +53,8 @@ def _log_mixture(x: np.ndarray, rate: float, noise: float, mean: float) -> np.nd
 def _integrate_add_remove(rate: float, noise: float, orders: np.ndarray) -> np.ndarray:
     # log E_{x ~ N(0, s^2)} (mixture(x) / N(x))^order. The integrand lives around 0 and around x = order; the trapezoid
     # rule converges exponentially once the step resolves both the noise and the kink of the mixture (width s^2).
-    step = min(noise / 4, max(noise**2 / 2, noise / 200))
-    reach = math.ceil(12 * noise / step)
+    step = min(noise / 2, max(0.7 * noise**2, noise / 200))
+    reach = math.ceil(10 * noise / step)
     near = np.arange(-reach, reach + 1) * step
     first = np.maximum(reach + 1, np.floor(orders / step).astype(np.int64) - reach)
     centre = logsumexp(_tail(near[None, :], rate, noise, orders[:, None]), axis=1)
@@ -92,6 +92,11 @@ def pure_rdp(epsilon: float, orders: np.ndarray) -> np.ndarray:
     top, bottom = -math.log1p(math.exp(-epsilon)), -math.log1p(math.exp(-epsilon)) - epsilon
     moment = np.logaddexp(orders * top + (1 - orders) * bottom, orders * bottom + (1 - orders) * top)
     return np.maximum(moment, 0.0) / (orders - 1)
+
+
+def rdp_floor(delta: float) -> float:
+    """Return the epsilon that the conversion leaves at the default orders when almost nothing was spent."""
+    return epsilon_from_rdp(ORDERS, np.full_like(ORDERS, 1e-300), delta)
 
 
 def epsilon_from_rdp(orders: np.ndarray, rdp: np.ndarray, delta: float) -> float:

@@ -13,7 +13,7 @@ from feddiff.privacy.arguments import count, real
 
 @dataclass
 class Workload:
-    """Composed events: `sampled` maps (rate, noise multiplier, records of the person) to steps; `pure` epsilon to count.
+    """Composed events: `sampled` maps (rate, noise multiplier, rows of the person) to steps; `pure` epsilon to count.
 
     `gaussian_mu2` is the sum of (sensitivity / noise)^2 for adding or removing; `infinite` says that something was
     published without noise.
