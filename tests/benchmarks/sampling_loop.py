@@ -1,0 +1,59 @@
+"""Sampling a table: our sampler in cache-sized chunks against a loop over all rows at once."""
+
+import torch
+from interleaved import Benchmark, Goal
+
+from feddiff.diffusion import samplers
+from feddiff.diffusion.denoisers import MLPDenoiser
+from feddiff.diffusion.process import posterior_mean, x0_from_epsilon
+from feddiff.diffusion.schedules import linear
+from feddiff.seeds import torch_generator
+from feddiff.systems.findiff import SAMPLE_CHUNK
+
+ROWS, STEPS, WIDTH, COLUMNS, CLASSES = 10_000, 500, 256, 64, 2
+
+
+def sampling(rounds: int) -> Benchmark:
+    network = MLPDenoiser(
+        COLUMNS,
+        COLUMNS,
+        hidden=(WIDTH, WIDTH),
+        classes=CLASSES,
+        generator=torch_generator(0, "init"),
+        conditioning="added",
+    )
+    schedule = linear(STEPS, beta_1=1e-4, beta_T=0.02, scale_betas=False)
+    labels = torch.randint(CLASSES, (ROWS,), generator=torch_generator(0, "labels"))
+    scales = schedule.beta.sqrt()
+
+    def start(rows: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.randn(rows, COLUMNS, generator=generator)
+
+    def chunked() -> None:
+        generator = torch_generator(0, "sampling")
+        for part in labels.split(SAMPLE_CHUNK):
+
+            def predict(x: torch.Tensor, t: int, part: torch.Tensor = part) -> torch.Tensor:
+                times = torch.full((len(x),), t)
+                return x0_from_epsilon(x, times, network(x, times, part), schedule)
+
+            samplers.ancestral(predict, start(len(part), generator), schedule, generator)
+
+    @torch.no_grad()
+    def naive() -> None:
+        generator = torch_generator(0, "sampling")
+        x = start(ROWS, generator)
+        for t in range(STEPS - 1, -1, -1):
+            times = torch.full((ROWS,), t)
+            x0 = x0_from_epsilon(x, times, network(x, times, labels), schedule)
+            x = posterior_mean(x0, x, t, schedule) if t else x0
+            if t:
+                x = x + scales[t] * torch.randn(x.shape, generator=generator)
+
+    return Benchmark(
+        title=f"sampling {ROWS} rows, {STEPS} steps, {WIDTH} x {WIDTH}",
+        variants={"our sampler": chunked, "naive loop": naive},
+        goals=[Goal("speed against the naive loop", "naive loop", "our sampler", at_least=1.5)],
+        rounds=rounds,
+        facts={"rows at a time": SAMPLE_CHUNK},
+    )
