@@ -54,7 +54,8 @@ class Progress:
         self._write(f"{text}; {clock(time.monotonic() - self._began)}{more}\n")
 
     def _redraw(self, running: list[str]) -> None:
-        text = f"[{len(self._over)}/{len(self._names)}] {clock(time.monotonic() - self._began)} {', '.join(running)}"
+        now = ", ".join(running) or "starting"
+        text = f"[{len(self._over)}/{len(self._names)}] {clock(time.monotonic() - self._began)} {now}"
         # A line longer than the terminal would wrap, and a wrapped line cannot be redrawn.
         self._write(f"\r\x1b[2K{text[:78]}")
 
