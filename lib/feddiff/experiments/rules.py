@@ -8,18 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy import stats
 
 from feddiff.experiments import scales
-from feddiff.experiments.tables import number
-from feddiff.privacy import accounting
+from feddiff.experiments.tables import number, quantile
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "pending")
-# Functions that a `formula` rule may call: closed forms, no record needed.
-FORMULAS: dict[str, Callable[..., float]] = {
-    name: getattr(accounting, name)
-    for name in ("epsilon", "noise_multiplier", "gaussian_epsilon", "gaussian_noise", "forward_diffusion_epsilon")
-}
+# Functions of privacy.accounting that a `formula` rule may call: closed forms, no record needed.
+FORMULAS = ("epsilon", "noise_multiplier", "gaussian_epsilon", "gaussian_noise", "forward_diffusion_epsilon")
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ def interval(values: pd.Series, exact: bool = False) -> Interval:
     n, mean = len(values), math.fsum(values) / len(values)
     if n == 1 and not exact:
         raise NotYet("one seed gives no interval")
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+    half = float(quantile(n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
     return Interval(n, mean, mean - half, mean + half)
 
 
@@ -187,7 +182,10 @@ def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 
 def _formula(_: pd.DataFrame, rule: dict) -> Outcome:
-    value, claimed = FORMULAS[rule["call"]](**rule["arguments"]), rule["claimed"]
+    # Here, not above: the accountants take seconds to import, and most of what reads records needs none of them.
+    from feddiff.privacy import accounting
+
+    value, claimed = getattr(accounting, rule["call"])(**rule["arguments"]), rule["claimed"]
     hit = value <= claimed if rule.get("at_most") else abs(value - claimed) <= rule["relative_tolerance"] * abs(claimed)
     words = "at most " if rule.get("at_most") else ""
     return Outcome("reproduced" if hit else "not reproduced", f"claimed {words}{claimed:g}, computed {value:.4g}")

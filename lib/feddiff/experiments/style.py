@@ -106,6 +106,9 @@ def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, 
     stem = scales.figures_folder(scale) / f"{notebook}--{name}"
     paths = []
     with matplotlib.rc_context(RC):
+        # The layout is solved once and then kept: it is most of the time, and both files show the same picture.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         # No dates and no versions inside the files, so that the same records give the same bytes.
         for suffix, metadata in (
             (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}), (".png", {"Software": None})

@@ -1,10 +1,11 @@
 """Tables from records: mean and 95 % t-interval over seeds; CSV (full precision), Markdown and LaTeX (rounded)."""
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from feddiff.experiments import files, scales
 from feddiff.experiments.frames import COLUMNS, order
@@ -15,6 +16,12 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "∞": r"$\infty$", "ε": r"$\varepsilon$",
     "<": r"$<$", ">": r"$>$", "−": r"$-$", "–": "--", "≤": r"$\le$", "≥": r"$\ge$", "δ": r"$\delta$", "σ": r"$\sigma$",
 }
+
+
+@cache
+def quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t with `freedom` degrees of freedom."""
+    return float(stdtrit(freedom, 0.975))
 
 
 def labels_of(frame: pd.DataFrame) -> list[str]:
@@ -39,11 +46,11 @@ def summarise(frame: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
             f"{first['name'].iloc[0]} has {len(first)} values for one seed; select or add to `by`: {', '.join(varying)}"
         )
     rows = []
-    for place, group in frame.groupby([*by, "name"], sort=False, dropna=False):
-        values = group.sort_values("seed")["value"].dropna()
+    for place, group in frame.sort_values("seed", kind="stable").groupby([*by, "name"], sort=False, dropna=False):
+        values = group["value"].dropna()
         n = len(values)
         mean = math.fsum(values) / n if n else math.nan
-        half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        half = quantile(n - 1) * float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
         reason = "" if n else "; ".join(sorted(set(group["reason"]) - {""}))
         rows.append((*place, n, mean, half, mean - half, mean + half, reason))
     columns = [*by, "name", "n", "mean", "half_width", "low", "high", "reason"]
