@@ -63,13 +63,12 @@ def flat_weights(network: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def load_flat_weights(network: nn.Module, weights: torch.Tensor) -> None:
     """Copy a vector of `flat_weights` into the network's trainable parameters."""
-    start = 0
-    for p in network.parameters():
-        if p.requires_grad:
-            p.copy_(weights[start : start + p.numel()].view_as(p))
-            start += p.numel()
-    if start != len(weights):
-        raise ValueError(f"the network has {start} trainable parameters, the vector {len(weights)}")
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    sizes = [p.numel() for p in trainable]
+    if sum(sizes) != len(weights):
+        raise ValueError(f"the network has {sum(sizes)} trainable parameters, the vector {len(weights)}")
+    for p, part in zip(trainable, weights.split(sizes)):
+        p.copy_(part.view_as(p))
 
 
 class PlainStep:

@@ -124,14 +124,27 @@ class Federation:
             "messages": [[m.sender, m.receiver, m.kind, m.round, m.nbytes] for m in self.channel.log],
         }
 
+    def summary(self) -> dict:
+        """Return what is worth keeping of a finished federation: global weights, history, ledger, messages."""
+        kept = {name: value for name, value in self.state().items() if name in ("history", "ledger", "messages")}
+        return {"weights": self.weights(), "stopped": self.stopped, **kept}
+
+    def restore(self, summary: dict) -> None:
+        """Take up the `summary` of a finished federation; it can be sampled from, not trained on."""
+        self.server.weights, self.ema, self.stopped = summary["weights"], None, summary["stopped"]
+        self._take_up(summary)
+
     def load(self, state: dict) -> None:
         """Take up the state of a checkpoint; the ledger continues where it stood."""
         for client in self.clients:
             client.load(state["clients"][client.name])
         self.server.load(state["server"])
-        if self.ledger is not None:
-            self.ledger = PrivacyLedger.from_json(state["ledger"])
         if self.ema is not None:
             self.ema.load(state["ema"])
+        self._take_up(state)
+
+    def _take_up(self, state: dict) -> None:
+        if self.ledger is not None:
+            self.ledger = PrivacyLedger.from_json(state["ledger"])
         self.history = list(state["history"])
         self.channel.log[:] = [Message(*entry) for entry in state["messages"]]

@@ -41,12 +41,12 @@ from feddiff.diffusion.table_space import table_space
 from feddiff.federation import checkpoint as checkpoints
 from feddiff.federation.client import Client, LocalTraining, flat_weights, load_flat_weights
 from feddiff.federation.rounds import Federation
-from feddiff.federation.strategies import Server
+from feddiff.federation.strategies import Server, Strategy
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig, ours, paper
 from feddiff.systems.findiff_privacy import ClientRows, Prepared, prepare
 
-__all__ = ["FinDiffConfig", "FinDiffRun", "ours", "paper", "train"]
+__all__ = ["FinDiffConfig", "FinDiffRun", "Strategy", "from_state", "ours", "paper", "train"]
 
 SAMPLE_CHUNK = 1000
 
@@ -68,20 +68,11 @@ def train(
     preprocessing="public". checkpoint: file to resume from and to write every checkpoint_every rounds; a resumed run
     equals an uninterrupted one. monitor: held-out rows whose denoising loss joins each round's history.
     """
-    prepared = prepare(clients, config, codec)
-    head, network = _model(config, prepared)
-    members = [_client(k, rows, config, prepared, head, network) for k, rows in enumerate(prepared.rows)]
-    federation = Federation(
-        clients=members,
-        server=Server(config.strategy, flat_weights(network)),
-        ledger=prepared.ledger,
-        ema=EMA(config.ema) if config.ema else None,
-    )
-    run = FinDiffRun(config=config, prepared=prepared, head=head, network=network, federation=federation)
+    run = _untrained(clients, config, codec)
     file = None if checkpoint is None else Path(checkpoint)
-    fingerprint = _fingerprint(config, prepared)
+    fingerprint = _fingerprint(config, run.prepared)
     if file is not None and file.exists():
-        federation.load(checkpoints.load(file, fingerprint))
+        run.federation.load(checkpoints.load(file, fingerprint))
     watched = None if monitor is None else run.watch(monitor)
 
     def after_round(state: Federation) -> None:
@@ -90,7 +81,16 @@ def train(
         if file is not None and (state.round % checkpoint_every == 0 or state.round == config.R):
             checkpoints.save(file, state.state(), fingerprint)
 
-    federation.run(prepared.participation, config.S, after_round=after_round, progress=progress)
+    run.federation.run(run.prepared.participation, config.S, after_round=after_round, progress=progress)
+    return run
+
+
+def from_state(
+    state: dict, clients: Sequence[Table], config: FinDiffConfig, *, codec: TableCodec | None = None
+) -> "FinDiffRun":
+    """Return the trained run that `FinDiffRun.to_state` described, on the same clients and configuration."""
+    run = _untrained(clients, config, codec)
+    run.federation.restore(state)
     return run
 
 
@@ -118,6 +118,10 @@ class FinDiffRun:
     def nbytes(self) -> int:
         """Bytes that crossed the network in training, both directions."""
         return self.federation.channel.nbytes()
+
+    def to_state(self) -> dict:
+        """Return the trained weights, history, ledger and messages as tensors and plain values (for a cache)."""
+        return self.federation.summary()
 
     def sample(
         self,
@@ -189,6 +193,19 @@ class FinDiffRun:
         if steps is None:
             return samplers.ancestral(predict, x, self.head.schedule, generator)
         return samplers.ddim(predict, x, self.head.schedule, generator, steps=steps, eta=eta)
+
+
+def _untrained(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> FinDiffRun:
+    prepared = prepare(clients, config, codec)
+    head, network = _model(config, prepared)
+    members = [_client(k, rows, config, prepared, head, network) for k, rows in enumerate(prepared.rows)]
+    federation = Federation(
+        clients=members,
+        server=Server(config.strategy, flat_weights(network)),
+        ledger=prepared.ledger,
+        ema=EMA(config.ema) if config.ema else None,
+    )
+    return FinDiffRun(config=config, prepared=prepared, head=head, network=network, federation=federation)
 
 
 def _model(config: FinDiffConfig, prepared: Prepared) -> tuple[TableHead, MLPDenoiser]:
