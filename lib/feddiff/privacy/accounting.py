@@ -120,6 +120,12 @@ def noise_multiplier(
             noise *= 1 + 1e-13
         return noise
 
+    if accountant != "rdp" and -math.expm1(steps * math.log1p(-rate) if rate < 1 else -math.inf) <= delta:
+        raise ValueError(
+            f"target_epsilon {target:g} cannot be spent: delta {delta:g} covers the whole chance of ever being sampled "
+            f"(sample_rate {rate:g}, steps {steps}), so epsilon is 0 without any noise; choose a smaller delta"
+        )
+
     def spent(log_noise: float) -> float:
         return _epsilon(rate, math.exp(log_noise), steps, delta, accountant, adjacency)
 

@@ -22,7 +22,7 @@ def _mills(x: float) -> float:
 def _log_delta(w: float, mu: float) -> float:
     """Return log delta at eps = mu w + mu^2 / 2; in Mills ratios, since the two terms of Theorem 8 nearly cancel."""
     if w < -5:
-        first, second = float(log_ndtr(-w)), mu * w + mu * mu / 2 + float(log_ndtr(-w - mu))
+        first, second = float(log_ndtr(-w)), -w * w / 2 - _LOG_SQRT_2PI + math.log(_mills(w + mu))
         return first + math.log1p(-math.exp(second - first))
     if mu < 1e-3:
         # The difference of the two Mills ratios over a short interval: mu times minus the slope at its middle.

@@ -21,7 +21,7 @@ from feddiff.privacy.workload import Workload
 
 SMALLEST_DELTA = 1e-12  # below it, rounding in the Fourier transform is no longer small beside delta
 _WIDTH = 1e-4
-_POINTS_OF_A_STEP, _POINTS_IN_ALL = 400_000, 2**24
+_POINTS_OF_A_STEP, _POINTS_IN_ALL = 200_000, 2**24
 _RELATION = {
     "add-remove": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
     "replace-one": dp_accounting.NeighboringRelation.REPLACE_ONE,
@@ -64,8 +64,8 @@ def grid_width(workload: Workload, delta: float) -> float:
         shift = records if workload.adjacency == "add-remove" else 2 * records
         steps += times
         variance += times * min((rate * shift) ** 2 * math.expm1(min(noise**-2, 50.0)), 1.0)
-        reach = max(reach, math.log1p(rate * math.expm1(min(700.0, shift * (shift / 2 + 10 * noise) / noise**2))))
-        reach = max(reach, -math.log1p(-rate))
+        largest = math.log(rate) + shift * (shift / 2 + 10 * noise) / noise**2
+        reach = max(reach, float(np.logaddexp(math.log1p(-rate), largest)), -math.log1p(-rate))
     for spent, times in workload.pure.items():
         steps += times
         variance += times * min(spent * spent, 1.0)
