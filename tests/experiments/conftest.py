@@ -44,8 +44,8 @@ def toy():
     def build(rows, notebook="10_findiff_privacy_budget"):
         frame = pd.DataFrame(
             [
-                {"dataset": dataset, "seed": seed, "name": name, "value": value, "key": f"dataset={dataset},seed={seed}",
-                 **labels}
+                {"dataset": dataset, "seed": seed, "name": name, "value": value, **labels,
+                 "key": f"dataset={dataset},seed={seed}"}
                 for dataset, seed, name, value, labels in rows
             ]
         )

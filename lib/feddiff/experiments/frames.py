@@ -33,7 +33,7 @@ def read_records(notebook: str | None = None, scale: str = "standard") -> list[d
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as fault:
-            raise RecordError(f"{scale}/records/{path.name} is not UTF-8 text; delete it and run its notebook") from fault
+            raise RecordError(f"{scale}/records/{path.name} is not UTF-8; delete it and run its notebook") from fault
         records.append(read(text, path))
     _same_settings(records)
     return sorted(records, key=lambda r: (r["notebook"], json.dumps(r["identity"], sort_keys=True), r["seed"]))

@@ -140,7 +140,7 @@ class Run:
                 self.metric(name, None if missing else row[name], reason=reason, **own)
 
     def privacy(self, statement: dict, **labels) -> None:
-        """Note a complete privacy statement (unit, adjacency, sampling, delta, accountant, epsilon) under its labels."""
+        """Note a whole privacy statement (unit, adjacency, sampling, delta, accountant, epsilon) under its labels."""
         missing = [name for name in ("unit", "adjacency", "delta", "accountant", "epsilon") if name not in statement]
         if missing:
             raise ValueError(f"privacy statement lacks {', '.join(missing)}; a bare epsilon means nothing")
@@ -192,7 +192,7 @@ class Run:
     def save(self) -> Path:
         """Write the record atomically and return its path; refuses a run without a metric."""
         if not self._metrics:
-            raise ValueError(f"the run of {self.notebook} ({self.key}) has no metric; record at least one before save()")
+            raise ValueError(f"the run {self.notebook} ({self.key}) has no metric; record at least one before save()")
         path = scales.records_folder(self.scale) / f"{self.notebook}--{self.key}.json"
         text = json.dumps(self._record(), sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         read(text, path)

@@ -89,12 +89,12 @@ def colours(names) -> dict[str, tuple[str, str]]:
     """Return name -> (colour, marker) for sorted `names`; ValueError beyond the palette."""
     names = sorted(set(names))
     if len(names) > len(PALETTE):
-        raise ValueError(f"{len(names)} series need more colours than the palette's {len(PALETTE)}; draw panels instead")
+        raise ValueError(f"{len(names)} series, but the palette has {len(PALETTE)} colours; draw panels instead")
     return {name: (PALETTE[index], MARKERS[index]) for index, name in enumerate(names)}
 
 
 def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, Path]:
-    """Write figures/<scale>/<notebook>--<name>.pdf and .png and return both paths; a quick figure says so on its face."""
+    """Write figures/<scale>/<notebook>--<name>.pdf and .png, return both paths; a quick figure says so on its face."""
     scales.check(scale)
     if scale == "quick" and not getattr(figure, "_feddiff_stamped", False):
         figure.text(
