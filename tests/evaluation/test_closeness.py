@@ -1,4 +1,4 @@
-"""Closest records: exact copies at exactly 0, brute force as oracle, and what the copy detector does and does not see."""
+"""Closest records: exact copies at exactly 0, brute force as oracle, and what the detector sees and does not see."""
 
 import numpy as np
 import pandas as pd

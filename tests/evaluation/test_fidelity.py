@@ -187,7 +187,8 @@ def test_types_that_cannot_be_aligned_are_refused():
 
 def test_text_that_shares_no_value_is_an_honest_zero():
     real = pd.DataFrame({"c": ["a", "b"], "d": ["a", "b"]})
-    assert fidelity.column_shapes(real, pd.DataFrame({"c": ["x", "y"], "d": ["a", "b"]})) == pytest.approx(0.5, abs=1e-5)
+    other = pd.DataFrame({"c": ["x", "y"], "d": ["a", "b"]})
+    assert fidelity.column_shapes(real, other) == pytest.approx(0.5, abs=1e-5)
     # "01" and "1" are two categories: spelling must not merge them.
     codes = pd.DataFrame({"c": ["01", "1"], "d": ["a", "b"]})
     assert fidelity.column_scores(codes, codes.assign(c=["1.0", "2.0"]))["score"][0] < 1e-5

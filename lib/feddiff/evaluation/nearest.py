@@ -8,9 +8,9 @@ best, and their distances are recomputed in float64 from differences.
 import numpy as np
 import torch
 
-# One tile of the distance matrix (512 records x 1024 queries, 2 MiB) stays in the cache between product and minimum;
+# One tile of the distance matrix (512 records x 512 queries, 1 MiB) stays in the cache between product and minimum;
 # its minima are kept for blocks of 32 records, few enough to be measured in full.
-QUERY_CHUNK = 1024
+QUERY_CHUNK = 512
 TILE = 512
 BLOCK = 32
 CANDIDATES = 256
@@ -71,7 +71,8 @@ class NearestRecord:
             torch.mm(self._right[part], left.T, out=tile)
             for column in range(left_codes.shape[1]):
                 tile += self._right_codes[part, column, None] != left_codes[:, column]
-            minima[start // BLOCK : (start + TILE) // BLOCK] = tile.view(-1, BLOCK, len(left)).amin(1)
+            lowest = minima[start // BLOCK : (start + TILE) // BLOCK]
+            torch.amin(tile.view(-1, BLOCK, len(left)), 1, out=lowest)
         # |computed - exact| <= terms u (|q| + |r|)^2 for a sum of so many products in float32, u = 2^-24. The true
         # nearest record lies within two such errors of the best; the factor 4 leaves room for the embedding's own.
         terms = left.shape[1] + left_codes.shape[1] + 2

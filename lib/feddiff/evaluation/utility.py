@@ -47,7 +47,7 @@ def utility(
     missing_classes, the classes of the test rows without a training row. Those can never be predicted and have an AUC
     of exactly .5; with a single class in training every classifier is that constant, accuracy is its share and the
     AUC .5. Categories without a training row have no weight of their own, missing values are a category or (numbers)
-    the training median. Same rows and seed, same result; the row order of `train_frame` matters a little, nothing else of order does.
+    the training median. Same rows and seed, same result; only the row order of `train_frame` matters a little.
     Raises ValueError/TypeError for other columns, unknown target or classifier, missing labels, one-class test rows.
     """
     check_pair(test_frame, train_frame, SIDES)
