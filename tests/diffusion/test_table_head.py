@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from feddiff.diffusion.denoisers import MLPDenoiser, sinusoid
 from feddiff.diffusion.ema import EMA
 from feddiff.diffusion.schedules import linear
+from feddiff.diffusion.segments import Segments
 from feddiff.diffusion.table_head import TableHead
 from feddiff.diffusion.table_space import table_space
 from feddiff.seeds import torch_generator
@@ -53,6 +55,24 @@ def test_draw_follows_the_softmax_of_each_column():
     for j, expected in enumerate(([0.2, 0.3, 0.5], [0.1, 0.2, 0.3, 0.2, 0.2], [0.9, 0.1])):
         share = torch.bincount(drawn[:, j], minlength=len(expected)) / len(drawn)
         assert torch.allclose(share, torch.tensor(expected), atol=0.012)
+
+
+@pytest.mark.parametrize("gap", [0.0, 300.0])
+def test_blockwise_softmax_equals_the_loop_over_columns_even_when_a_block_is_far_below(gap):
+    blocks, g = Segments((3, 1, 40)), torch_generator(0, "segments")
+    logits = 5 * torch.randn(20, 44, generator=g)
+    logits[:, :3] -= gap
+    logits.requires_grad_()
+    codes = torch.stack([torch.randint(k, (20,), generator=g) for k in (3, 1, 40)], dim=1)
+    naive = torch.stack(
+        [nn.functional.cross_entropy(b, codes[:, j], reduction="none") for j, b in enumerate(logits.split((3, 1, 40), 1))], 1
+    )
+    ours = blocks.cross_entropy(logits, codes)
+    assert torch.allclose(ours, naive, atol=1e-4)
+    wanted = torch.cat([b.softmax(1) for b in logits.split((3, 1, 40), 1)], 1)
+    assert torch.allclose(blocks.probabilities(logits), wanted, atol=1e-5)
+    one, two = (torch.autograd.grad(v.sum(), logits, retain_graph=True)[0] for v in (ours, naive))
+    assert torch.allclose(one, two, atol=1e-5)
 
 
 def _network(head, generator=None, **options):

@@ -86,11 +86,8 @@ class TableHead:
         else:
             first_number = x0.shape[1] - self.space.numbers
             total = ((out[:, self.tokens :] - target[:, first_number:]) ** 2).sum(dim=1)
-            logits = self._logits(out, label)
-            for j, (start, size) in enumerate(zip(self.space.offsets, self.space.levels)):
-                total = total + torch.nn.functional.cross_entropy(
-                    logits[:, start : start + size], codes[:, j], reduction="none"
-                )
+            if self.tokens:
+                total = total + self.space.segments.cross_entropy(self._logits(out, label), codes).sum(dim=1)
             columns = len(self.space.levels) + self.space.numbers
         per_draw = total / columns if self.reduction == "mean" else total
         return per_draw.reshape(n, K).mean(dim=1)
@@ -110,6 +107,6 @@ class TableHead:
             numbers = invert(x[:, x.shape[1] - self.space.numbers :], times, out[:, self.tokens :], self.schedule)
             if t == 0:
                 return self.space.embed(self.space.draw(logits, generator), numbers)
-            return torch.cat([self.space.expected(logits), numbers], dim=1)
+            return torch.cat([self.space.expected(logits), numbers], dim=1) if self.tokens else numbers
 
         return predict

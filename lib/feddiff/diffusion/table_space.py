@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+
+from feddiff.diffusion.segments import Segments
 
 TOKEN_DIM = 2
 NEAREST_CHUNK = 2048
@@ -27,14 +30,19 @@ class TableSpace:
         """Coordinates of a point."""
         return TOKEN_DIM * len(self.levels) + self.numbers
 
-    @property
-    def offsets(self) -> list[int]:
-        """Row of `tokens` at which each categorical column starts."""
-        return torch.tensor([0, *self.levels]).cumsum(0)[:-1].tolist()
+    @cached_property
+    def segments(self) -> Segments:
+        """The logits of the categorical columns side by side."""
+        return Segments(self.levels)
+
+    @cached_property
+    def blocks(self) -> torch.Tensor:
+        """The tokens as a block-diagonal matrix (sum(levels), m * TOKEN_DIM): probabilities times it embed them."""
+        return torch.block_diag(*self.tokens.split(self.levels)) if self.levels else torch.zeros(0, 0)
 
     def embed(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Return the points (n, dim) of token codes (n, m) int64 and numerics (n, numbers)."""
-        rows = codes + torch.tensor(self.offsets, dtype=torch.int64).reshape(1, -1)
+        rows = codes + self.segments.offsets
         return torch.cat([self.tokens[rows].flatten(1), numbers], dim=1)
 
     def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,9 +54,9 @@ class TableSpace:
         """Return codes (n, m) of the nearest token of each column (Euclidean, within the column) and the numerics."""
         embedded, numbers = self.split(x)
         codes = torch.empty(len(x), len(self.levels), dtype=torch.int64)
-        for j, (start, size) in enumerate(zip(self.offsets, self.levels)):
+        for j, block in enumerate(self.tokens.split(self.levels)):
             # float64: neighbours among thousands of tokens on a circle differ by less than float32 resolves.
-            tokens = self.tokens[start : start + size].double()
+            tokens = block.double()
             for rows in torch.arange(len(x)).split(NEAREST_CHUNK):
                 squared = (tokens**2).sum(1) - 2 * embedded[rows, j].double() @ tokens.T
                 codes[rows, j] = squared.argmin(dim=1)
@@ -56,18 +64,15 @@ class TableSpace:
 
     def expected(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the softmax-weighted embedding (n, m * TOKEN_DIM) of per-column logits (n, sum(levels))."""
-        parts = [
-            logits[:, a : a + k].softmax(dim=1) @ self.tokens[a : a + k] for a, k in zip(self.offsets, self.levels)
-        ]
-        return torch.cat(parts, dim=1) if parts else logits.new_zeros(len(logits), 0)
+        return self.segments.probabilities(logits) @ self.blocks
 
     def draw(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return codes (n, m) drawn from the softmax of per-column logits."""
-        codes = torch.empty(len(logits), len(self.levels), dtype=torch.int64)
-        for j, (start, size) in enumerate(zip(self.offsets, self.levels)):
-            weights = logits[:, start : start + size].softmax(dim=1)
-            codes[:, j] = torch.multinomial(weights, 1, generator=generator)[:, 0]
-        return codes
+        drawn = [
+            torch.multinomial(block.softmax(dim=1), 1, generator=generator)
+            for block in logits.split(self.levels, dim=1)
+        ]
+        return torch.cat(drawn, dim=1) if drawn else torch.empty(len(logits), 0, dtype=torch.int64)
 
 
 def table_space(levels: tuple[int, ...], numbers: int, *, embedding: str, generator: torch.Generator) -> TableSpace:
