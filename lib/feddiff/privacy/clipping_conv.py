@@ -30,10 +30,10 @@ def _conv2d(layer: Layer, inputs: torch.Tensor, grads: torch.Tensor, records: in
             f"layer '{layer.path}' (Conv2d) saw an input of shape {tuple(inputs.shape)}: it needs (records, channels, "
             "height, width)"
         )
-    inputs, padding = _padded(layer.module, inputs)
+    module, padded = layer.module, _padded(layer.module, inputs)
     norms, kept = grads.new_zeros(records), None
     if layer.weight is not None:
-        weight_norms, kept = _weight_norms(layer.module, inputs, padding, grads, records)
+        weight_norms, kept = _weight_norms(module, padded, grads, records)
         norms += weight_norms
     if layer.bias is not None:
         shifts = grads.reshape(records, -1, grads.shape[1], grads.shape[2] * grads.shape[3]).sum((1, 3))
@@ -47,45 +47,53 @@ def _conv2d(layer: Layer, inputs: torch.Tensor, grads: torch.Tensor, records: in
         if kept is not None:
             layer.weight.add_((factors @ kept).view(layer.weight.shape))
             return
-        module = layer.module
         scaled = grads * factors.repeat_interleave(len(grads) // records).view(-1, 1, 1, 1)
         layer.weight.add_(
             nn.grad.conv2d_weight(
-                inputs, module.weight.shape, scaled, module.stride, padding, module.dilation, module.groups
+                padded, module.weight.shape, scaled, module.stride, 0, module.dilation, module.groups
             )
         )
 
     return norms, add
 
 
-def _padded(module: nn.Conv2d, inputs: torch.Tensor) -> tuple[torch.Tensor, int | tuple[int, int]]:
-    """Return inputs and the zero padding still to apply; reflected, circular, 'same' padding is applied here."""
-    if module.padding_mode != "zeros":
-        return functional.pad(inputs, module._reversed_padding_repeated_twice, mode=module.padding_mode), (0, 0)
-    if isinstance(module.padding, str):
-        return functional.pad(inputs, module._reversed_padding_repeated_twice), (0, 0)
-    return inputs, module.padding
+def _padded(module: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
+    """Return the inputs with the padding of the convolution, of whatever mode, already applied."""
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    return functional.pad(inputs, module._reversed_padding_repeated_twice, mode=mode)
+
+
+def _patches(module: nn.Conv2d, padded: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Return the patches (n, channels, kernel h, kernel w, height * width) under each output position.
+
+    One strided copy: a third of the time of torch's unfold on a CPU.
+    """
+    n, channels = padded.shape[:2]
+    of_record, of_channel, of_row, of_column = padded.stride()
+    (down, right), (step_down, step_right) = module.dilation, module.stride
+    strides = (of_record, of_channel, down * of_row, right * of_column, step_down * of_row, step_right * of_column)
+    windows = padded.as_strided((n, channels, *module.kernel_size, height, width), strides, padded.storage_offset())
+    return windows.reshape(n, channels, *module.kernel_size, height * width)
 
 
 def _weight_norms(
-    module: nn.Conv2d, inputs: torch.Tensor, padding: tuple[int, int], grads: torch.Tensor, records: int
+    module: nn.Conv2d, padded: torch.Tensor, grads: torch.Tensor, records: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return squared norms of the weight gradients, and the gradients (records, numel) where they are worth keeping."""
     groups, draws = module.groups, len(grads) // records
-    positions = grads.shape[2] * grads.shape[3]
+    height, width = grads.shape[2:]
+    positions = height * width
     fan_in = module.weight[0].numel()
     fan_out = module.out_channels // groups
-    inputs = inputs.reshape(records, draws, *inputs.shape[1:])
+    padded = padded.reshape(records, draws, *padded.shape[1:])
     grads = grads.reshape(records, draws, groups, fan_out, positions)
 
     def rows(part: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return patches (n * groups, T, fan_in) and output gradients (n * groups, T, fan_out)."""
-        patches = functional.unfold(
-            inputs[part].flatten(0, 1), module.kernel_size, module.dilation, padding, module.stride
-        ).reshape(-1, draws, groups, fan_in, positions)
+        patches = _patches(module, padded[part].flatten(0, 1), height, width)
         return tuple(
             tensor.permute(0, 2, 1, 4, 3).reshape(len(tensor) * groups, draws * positions, -1)
-            for tensor in (patches, grads[part])
+            for tensor in (patches.view(-1, draws, groups, fan_in, positions), grads[part])
         )
 
     def gram(part: slice) -> torch.Tensor:

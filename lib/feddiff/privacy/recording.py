@@ -92,19 +92,16 @@ class Recorder:
         return reached
 
 
-def _walk(losses: torch.Tensor, owners: dict[int, int]) -> tuple[set[Node], dict[int, int]]:
-    """Return every autograd node behind `losses`, and how many edges lead to each owned parameter."""
-    nodes: set[Node] = {losses.grad_fn}
-    uses: dict[int, int] = {}
+def _walk(losses: torch.Tensor, owners: dict[int, int]) -> tuple[dict[Node, int], dict[int, int]]:
+    """Return every autograd node behind `losses` with its incoming edges, and how many lead to each owned parameter."""
+    nodes: dict[Node, int] = {losses.grad_fn: 1}
     pending = [losses.grad_fn]
     while pending:
         for node, _ in pending.pop().next_functions:
-            if node is None:
-                continue
-            variable = getattr(node, "variable", None)
-            if variable is not None and id(variable) in owners:
-                uses[id(variable)] = uses.get(id(variable), 0) + 1
-            if node not in nodes:
-                nodes.add(node)
+            if node in nodes:
+                nodes[node] += 1
+            elif node is not None:
+                nodes[node] = 1
                 pending.append(node)
-    return nodes, uses
+    leaves = [(id(node.variable), edges) for node, edges in nodes.items() if type(node).__name__ == "AccumulateGrad"]
+    return nodes, {leaf: edges for leaf, edges in leaves if leaf in owners}
