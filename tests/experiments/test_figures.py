@@ -11,6 +11,9 @@ import pytest
 
 from feddiff.experiments import collate, figures_claims, figures_engine, figures_findiff, figures_quickstart, style
 
+STATEMENT = {
+    "unit": "record", "adjacency": "add-remove", "sampling": "Poisson", "delta": 1e-5, "accountant": "pld", "epsilon": 1.0
+}
 EPSILONS = ("0.2", "1", "10", "inf")
 
 
@@ -146,8 +149,7 @@ def write_runs(new_run, scale, seeds=2):
             if own == seed:
                 run.metric(name, value, **labels)
         run.metric("seconds", 1.0 + seed, method="ours")
-        run.privacy({"unit": "record", "adjacency": "add-remove", "delta": 1e-5, "accountant": "pld", "epsilon": 1.0},
-                    method="ours")
+        run.privacy(STATEMENT, method="ours")
         run.save()
 
 

@@ -15,7 +15,8 @@ from feddiff.experiments.frames import privacy_table, read_records
 from feddiff.experiments.schema import RecordError
 
 STATEMENT = {
-    "unit": "record", "adjacency": "add-remove", "delta": 1e-5, "accountant": "pld", "epsilon": math.inf,
+    "unit": "record", "adjacency": "add-remove", "sampling": "Poisson", "delta": 1e-5, "accountant": "pld",
+    "epsilon": math.inf,
     "outside": ["quantiles of pooled rows"],
 }
 

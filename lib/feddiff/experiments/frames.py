@@ -103,7 +103,7 @@ def privacy_table(records: list[dict]) -> pd.DataFrame:
             spent = float(told["epsilon"])
             place = (record["notebook"], *sorted(labels.items()))
             row = rows.setdefault(place, {**labels, "spent": spent} | {
-                name: told[name] for name in ("unit", "adjacency", "accountant", "delta")
+                name: told[name] for name in ("unit", "adjacency", "sampling", "accountant", "delta")
             } | {"outside": "; ".join(outside)})
             row["spent"] = max(row["spent"], spent)
     frame = pd.DataFrame([rows[place] for place in sorted(rows)])

@@ -21,6 +21,8 @@ from feddiff.experiments.schema import LABELS_RESERVED, SCHEMA, read
 __all__ = ["Run", "clean", "key_of", "label_text", "load_records", "read_records", "start"]
 
 _NOTEBOOK = re.compile(r"[0-9]{2}_[a-z0-9_]+")
+# Without each of these an epsilon means nothing.
+_STATEMENT = ("unit", "adjacency", "sampling", "delta", "accountant", "epsilon")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -141,7 +143,7 @@ class Run:
 
     def privacy(self, statement: dict, **labels) -> None:
         """Note a whole privacy statement (unit, adjacency, sampling, delta, accountant, epsilon) under its labels."""
-        missing = [name for name in ("unit", "adjacency", "delta", "accountant", "epsilon") if name not in statement]
+        missing = [name for name in _STATEMENT if name not in statement]
         if missing:
             raise ValueError(f"privacy statement lacks {', '.join(missing)}; a bare epsilon means nothing")
         texts = {label: label_text(text) for label, text in sorted(labels.items())}
