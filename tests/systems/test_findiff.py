@@ -268,3 +268,24 @@ def test_bad_sampling_and_codec_arguments_are_refused():
         run.sample(5, seed=0, steps=31)
     with pytest.raises(ValueError, match="public codec"):
         train(findiff.ours(preprocessing="public", **SMALL))
+
+
+@pytest.mark.parametrize("options", [dict(prior_share=0.3), dict(label_marginals="private"), dict(prior_share=0.2, label_marginals="private")])
+def test_private_releases_and_training_together_stay_within_the_target(options):
+    run = train(findiff.ours(epsilon=1.5, **SMALL, **options))
+    ledger = run.federation.ledger
+    for client in ledger.clients:
+        assert {event.kind for event in ledger.events(client)} == {"gaussian", "sgm"}
+        assert 0.98 * 1.5 < ledger.epsilon(client) <= 1.5
+    assert ("label marginals" in " ".join(run.privacy["outside"])) == ("label_marginals" not in options)
+
+
+def test_prior_starts_the_categories_at_their_histogram_given_the_label():
+    run = train(findiff.bias_only(epsilon=5.0, T=30, B=32, hidden=(8,)), clients(2, 4000))
+    sample, real = run.sample(6000, seed=0), table(4000).frame
+    for name in ("colour", "member"):
+        gap = sample[name].value_counts(normalize=True) - real[name].value_counts(normalize=True)
+        assert gap.abs().max() < 0.03
+    for label in ("no", "yes"):
+        bias = run.head.bias[list(run.prepared.label_codec.classes).index(label)]
+        assert torch.allclose(bias[:3].exp().sum(), torch.tensor(1.0), atol=1e-5)

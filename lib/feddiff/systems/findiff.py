@@ -43,10 +43,10 @@ from feddiff.federation.client import Client, LocalTraining, flat_weights, load_
 from feddiff.federation.rounds import Federation
 from feddiff.federation.strategies import Server, Strategy
 from feddiff.seeds import numpy_generator, torch_generator
-from feddiff.systems.findiff_config import FinDiffConfig, ours, paper
+from feddiff.systems.findiff_config import FinDiffConfig, bias_only, ours, paper
 from feddiff.systems.findiff_privacy import ClientRows, Prepared, prepare
 
-__all__ = ["FinDiffConfig", "FinDiffRun", "Strategy", "from_state", "ours", "paper", "train"]
+__all__ = ["FinDiffConfig", "FinDiffRun", "Strategy", "bias_only", "from_state", "ours", "paper", "train"]
 
 SAMPLE_CHUNK = 1000
 

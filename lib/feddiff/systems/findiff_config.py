@@ -87,8 +87,17 @@ class FinDiffConfig:
         for name in ("prior_share", "preprocessing_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)!r}")
-        if not self.private and (self.prior_share or "private" in (self.preprocessing, self.label_marginals)):
+        if self.noise_multiplier is not None and self.one_shots:
+            raise ValueError("a fixed noise_multiplier leaves no share for private releases; leave it to calibration")
+        if self.epsilon is None and self.one_shots:
             raise ValueError("a private prior, codec or label marginal needs a target: set epsilon")
+        if self.prior_share and self.head != "logits":
+            raise ValueError("prior_share needs head='logits': the embedding head has no logits to start from")
+
+    @property
+    def one_shots(self) -> bool:
+        """Whether part of the budget goes to releases before training."""
+        return bool(self.prior_share) or "private" in (self.preprocessing, self.label_marginals)
 
     @property
     def private(self) -> bool:
@@ -112,6 +121,14 @@ def ours(*, epsilon: float | None = None, scale: str = "quick", **changes) -> Fi
     else:
         config = FinDiffConfig(epsilon=epsilon, hidden=(128,), lr=2e-2, label_scale=4.0, R=20)
     return replace(config, **changes)
+
+
+def bias_only(*, epsilon: float, **changes) -> FinDiffConfig:
+    """Return the control that never learns: our recipe's start, DP histograms of the categories given the label.
+
+    The budget goes to the histograms and one step whose learning rate is nothing; what it scores is not diffusion.
+    """
+    return ours(epsilon=epsilon, prior_share=0.98, R=1, S=1, lr=1e-12, ema=0.0, **changes)
 
 
 def paper(*, epsilon: float | None = None, scale: str = "quick", **changes) -> FinDiffConfig:

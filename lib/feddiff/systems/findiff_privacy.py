@@ -13,11 +13,15 @@ from feddiff.data.columns import NumericColumn
 from feddiff.data.tables import Table
 from feddiff.federation.rounds import participation
 from feddiff.privacy import accounting
+from feddiff.privacy.calibration import remaining_noise_multiplier, share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
-from feddiff.seeds import numpy_generator
+from feddiff.privacy.noise import GaussianNoise
+from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig
 
 CONDITION_KINDS = ("categorical", "boolean")
+# Share of the squared budget that private label counts take: a few hundred rows a class need no more.
+LABEL_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,11 @@ def prepare(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec |
         encode(client.frame, own, label_codec, numpy_generator(config.seed, "ties", name))
         for client, own, name in zip(clients, codecs, names)
     )
+    bias = _prior(rows, codecs[0].levels, len(marginals), config, ledger) if config.prior_share else None
     multipliers, limits = [], []
     for k, client in enumerate(clients):
         steps = config.S * sum(k in chosen for chosen in schedule)
-        sigma, limit = _calibrate(config, rows=len(client), steps=steps)
+        sigma, limit = _calibrate(config, ledger, names[k], rows=len(client), steps=steps)
         multipliers.append(sigma)
         limits.append(limit)
     if config.private:
@@ -122,7 +127,7 @@ def prepare(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec |
         noise_multipliers=tuple(multipliers),
         max_steps=tuple(limits),
         ledger=ledger,
-        bias=None,
+        bias=bias,
     )
 
 
@@ -152,9 +157,41 @@ def _labels(
         return None, np.ones(1)
     pooled = pd.concat([client.frame[target] for client in clients], ignore_index=True)
     codec = LabelCodec.fit(pooled)
-    counts = np.bincount(codec.encode(pooled), minlength=len(codec.classes))
-    ledger.declare_outside(f"label marginals and classes of {target!r}: counts of the training rows of all clients")
-    return codec, counts / counts.sum()
+    counts = np.bincount(codec.encode(pooled), minlength=len(codec.classes)).astype(float)
+    if config.label_marginals == "pooled":
+        ledger.declare_outside(f"label marginals and classes of {target!r}: counts of the training rows of all clients")
+        return codec, counts / counts.sum()
+    ledger.declare_outside(f"names of the classes of {target!r}")
+    ratio = share_of_budget(target_epsilon=config.epsilon, delta=config.delta, share=LABEL_SHARE)
+    for name in ledger.clients:
+        noise = GaussianNoise(torch_generator(config.seed, "dp-noise", "label marginals", name))
+        counts += noise.fill_(torch.empty(len(counts), dtype=torch.float64), ratio).numpy()
+        ledger.spend_gaussian(name, noise_over_sensitivity=ratio, what="label counts, sensitivity 1")
+    counts = np.maximum(counts, 0.0)
+    return codec, counts / counts.sum() if counts.sum() > 0 else np.full(len(counts), 1 / len(counts))
+
+
+def _prior(
+    rows: Sequence[ClientRows], levels: tuple[int, ...], classes: int, config: FinDiffConfig, ledger: PrivacyLedger
+) -> torch.Tensor:
+    """Return log-probabilities (classes, sum(levels)) of every category given the label, from DP histograms.
+
+    A record counts once in each of the m histograms (column x label), so together they have L2 sensitivity sqrt(m).
+    """
+    ratio = share_of_budget(target_epsilon=config.epsilon, delta=config.delta, share=config.prior_share)
+    offsets = torch.tensor([0, *levels]).cumsum(0)[:-1]
+    total = torch.zeros(classes, sum(levels), dtype=torch.float64)
+    for name, own in zip(ledger.clients, rows):
+        cells = own.labels[:, None] * sum(levels) + own.codes + offsets
+        counts = torch.bincount(cells.flatten(), minlength=total.numel()).double().view_as(total)
+        noise = GaussianNoise(torch_generator(config.seed, "dp-noise", "prior", name))
+        total += counts + noise.fill_(torch.empty_like(total), ratio * math.sqrt(len(levels)))
+        ledger.spend_gaussian(
+            name, noise_over_sensitivity=ratio, what=f"{len(levels)} histograms given the label: prior of the logits"
+        )
+    # Half a row per cell: a category that the noise hid stays possible, and the network can correct it.
+    parts = [torch.log(block / block.sum(1, keepdim=True)) for block in total.clamp(min=0.5).split(levels, dim=1)]
+    return torch.cat(parts, dim=1).float()
 
 
 def _codecs(
@@ -194,17 +231,21 @@ def _own_quantiles(pooled: TableCodec, frame: pd.DataFrame, numerics: str) -> Ta
     return TableCodec(tuple(columns), "client")
 
 
-def _calibrate(config: FinDiffConfig, *, rows: int, steps: int) -> tuple[float | None, int | None]:
+def _calibrate(
+    config: FinDiffConfig, ledger: PrivacyLedger, name: str, *, rows: int, steps: int
+) -> tuple[float | None, int | None]:
     """Return the client's noise multiplier and the local step at which its budget ends (None: never)."""
-    if not config.private or steps == 0:
-        return (None if not config.private else 0.0), (0 if steps == 0 else None)
+    if not config.private:
+        return None, None
+    if steps == 0:
+        return 0.0, 0
     rate = config.B / rows
     if config.noise_multiplier is None:
-        sigma = accounting.noise_multiplier(
-            target_epsilon=config.epsilon, sample_rate=rate, steps=steps, delta=config.delta
+        sigma = remaining_noise_multiplier(
+            ledger, name, target_epsilon=config.epsilon, sample_rate=rate, steps=steps
         )
         return sigma, steps
-    if config.epsilon is None or math.isinf(config.C):
+    if config.epsilon is None:
         return config.noise_multiplier, None
     limit = accounting.max_steps(
         target_epsilon=config.epsilon,
