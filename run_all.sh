@@ -4,7 +4,8 @@ set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 venv="$root/.venv"
-stamp="$venv/feddiff.stamp"
+stamp="$venv/feddiff.stamp" # is there when an installation was completed
+busy="$venv/feddiff.installing" # is there, with the process number of pip, while one is going on
 probe="$root/lib/feddiff/experiments/environment.py"
 # One thread a process: notebooks run side by side, and small models are no faster on more threads.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
@@ -88,16 +89,20 @@ install() { # into .venv, with a sign of life now and then
     (cd "$root" && exec "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 \
         -c constraints.txt -e '.[test]') >"$log" 2>&1 </dev/null &
     pid=$!
+    echo "$pid" >"$busy"
     trap 'kill "$pid" 2>/dev/null || true; exit 130' INT TERM
     while kill -0 "$pid" 2>/dev/null; do
         sleep 0.5
         if [ $((SECONDS - last)) -ge 20 ]; then
             last=$SECONDS
-            say "installing, $((SECONDS - began)) s: $(grep -E '^(Collecting|Installing)' "$log" | tail -n 1 | cut -c1-80)"
+            say "installing, $((SECONDS - began)) s: $(grep -E '^(Collecting|Installing)' "$log" | tail -n 1 | cut -c1-70)"
         fi
     done
     trap - INT TERM
-    wait "$pid" || explain_install "$log"
+    local code=0
+    wait "$pid" || code=$?
+    rm -f "$busy"
+    [ "$code" -eq 0 ] || explain_install "$log"
     say "installed in $((SECONDS - began)) s"
 }
 
@@ -114,6 +119,14 @@ find_environment() { # set $python
         fi
     fi
     python="$venv/bin/python"
+    if [ -f "$busy" ]; then
+        if kill -0 "$(cat "$busy")" 2>/dev/null; then
+            die "another start is installing into .venv (process $(cat "$busy")); wait for it or stop it."
+        fi
+        # A package that pip was copying when it was stopped looks installed.
+        say "an earlier installation into .venv was stopped half-way; making it anew"
+        rm -rf "$venv"
+    fi
     if [ -e "$venv" ] && ! usable "$python"; then
         if [ ! -f "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
             die ".venv is there but is no virtual environment; move it away and start again."

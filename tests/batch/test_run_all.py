@@ -204,6 +204,26 @@ def test_a_venv_left_half_made_is_made_anew(machine):
     assert ".venv is broken (it has no working pip" in done.stderr
 
 
+def test_an_installation_stopped_half_way_is_made_anew(machine):
+    assert machine.start().returncode == 0
+    assert not (machine.venv / "feddiff.installing").exists()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (machine.venv / "feddiff.installing").write_text(f"{gone.pid}\n")
+    (machine.venv / "half a package").touch()
+    done = machine.start()
+    assert done.returncode == 0
+    assert "stopped half-way; making it anew" in done.stderr
+    assert not (machine.venv / "half a package").exists()
+
+
+def test_two_starts_do_not_install_at_once(machine):
+    assert machine.start().returncode == 0
+    (machine.venv / "feddiff.installing").write_text(f"{os.getpid()}\n")
+    _sentence(machine.start(), "another start is installing", str(os.getpid()))
+    assert machine.installs() == 1
+
+
 def test_a_folder_called_venv_that_is_none_is_never_removed(machine):
     machine.venv.mkdir()
     (machine.venv / "thesis.tex").write_text("years of work")
