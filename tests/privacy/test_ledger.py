@@ -283,3 +283,16 @@ def test_bad_input_is_named_and_changes_nothing(act, named):
     with pytest.raises(ValueError, match=named):
         act(ledger)
     assert len(ledger.events("a")) == 1 and not ledger.events("b")
+
+
+def test_a_threshold_release_takes_its_delta_off_the_rest():
+    ledger = opened(["a"])
+    ledger.spend_gaussian("a", noise_over_sensitivity=2.0, what="histogram")
+    ledger.spend_delta("a", delta=4e-6, what="threshold")
+    exact = accounting.gaussian_epsilon(noise_over_sensitivity=2.0, delta=6e-6)
+    assert ledger.epsilon() == pytest.approx(exact, abs=1e-5) and ledger.epsilon() >= exact
+    assert PrivacyLedger.from_json(ledger.to_json()) == ledger
+    with pytest.raises(ValueError, match="threshold release"):
+        ledger.group(2)
+    ledger.spend_delta("a", delta=6e-6, what="another threshold")
+    assert ledger.epsilon() == math.inf

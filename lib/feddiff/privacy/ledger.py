@@ -22,7 +22,7 @@ _GROUPS = ("pld", "add-remove")
 
 @dataclass(frozen=True)
 class Event:
-    """One entry: kind "sgm" (sample_rate, noise, steps), "gaussian" (noise over sensitivity) or "pure" (epsilon)."""
+    """One entry: "sgm" (sample_rate, noise, steps), "gaussian" (noise over sensitivity), "pure" (epsilon), "delta"."""
 
     kind: str
     what: str
@@ -30,6 +30,7 @@ class Event:
     sample_rate: float | None = None
     steps: int | None = None
     epsilon: float | None = None
+    delta: float | None = None
 
     def add_to(self, workload: Workload, records: int) -> None:
         """Add the event to `workload`, for a person with `records` rows."""
@@ -39,8 +40,10 @@ class Event:
             )
         elif self.kind == "gaussian":
             workload.add_gaussian(noise_over_sensitivity=self.noise, records=records)
-        else:
+        elif self.kind == "pure":
             workload.add_pure(epsilon=self.epsilon, records=records)
+        else:
+            workload.add_delta(delta=self.delta, records=records)
 
 
 class PrivacyLedger:
@@ -115,6 +118,15 @@ class PrivacyLedger:
         spent = real("epsilon", epsilon)
         self._events[self._known(client)].append(Event("pure", _text("what", what), epsilon=spent))
 
+    def spend_delta(self, client: str, *, delta: float, what: str) -> None:
+        """Record a release that shows a row with probability at most `delta`, and nothing otherwise.
+
+        Such is the threshold of a stable histogram, beside its Gaussian noise. The rest of the ledger is then read at
+        what is left of delta.
+        """
+        spent = real("delta", delta, high=1.0, open_high=True)
+        self._events[self._known(client)].append(Event("delta", _text("what", what), delta=spent))
+
     def declare_outside(self, what: str) -> None:
         """Record something that was computed on private rows without noise: every statement says it is not covered."""
         if _text("what", what) not in self._outside:
@@ -164,7 +176,12 @@ class PrivacyLedger:
                 "several rows of one person at a sample rate below 1 need accountant 'pld' and adjacency 'add-remove' "
                 f"(a mixture of Gaussians); this ledger has {self.accountant!r} and {self.adjacency!r}"
             )
-        return (rdp_epsilon if self.accountant == "rdp" else workload_epsilon)(workload, delta)
+        left = delta - workload.delta
+        if left <= 1e-9 * delta:
+            return math.inf
+        # A release that shows a row with probability d also hides its absence: e^-eps = 1 - d (a rounding error).
+        spent = (rdp_epsilon if self.accountant == "rdp" else workload_epsilon)(workload, left)
+        return spent - math.log1p(-workload.delta)
 
     def _moved(self) -> float:
         # One row leaves a client and one enters another: both see an add-remove change; basic composition, delta / 2

@@ -1,7 +1,7 @@
 """What hyper-parameter search costs: the epsilon of releasing the best of a random number of private runs.
 
-Source: Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy": Theorem 2 (truncated negative
-binomial number of runs, with the geometric at eta = 1 and the logarithmic at eta = 0) and Theorem 6 (Poisson).
+Source: Papernot and Steinke 2022, "Hyperparameter Tuning with Renyi Differential Privacy": Theorem 2 (truncated
+negative binomial number of runs, with the geometric at eta = 1 and the logarithmic at eta = 0) and Theorem 6 (Poisson).
 """
 
 import math

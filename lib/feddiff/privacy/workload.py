@@ -2,7 +2,7 @@
 
 A workload is the multiset of mechanisms that one adversary sees together: subsampled Gaussian steps, Gaussian
 releases and pure-DP releases. Full-batch steps and releases of Gaussian noise are one Gaussian (their mu add in
-squares), so they are merged exactly.
+squares), so they are merged exactly. `delta` is the chance that a threshold release shows a row; it adds up.
 """
 
 import math
@@ -24,6 +24,7 @@ class Workload:
     gaussian_mu2: float = 0.0
     pure: dict[float, int] = field(default_factory=dict)
     infinite: bool = False
+    delta: float = 0.0
 
     def add_sampled(self, *, sample_rate: float, noise_multiplier: float, steps: int, records: int = 1) -> "Workload":
         """Add Poisson-subsampled Gaussian steps that see up to `records` rows of one person; returns self."""
@@ -53,6 +54,16 @@ class Workload:
             self.infinite = True
         elif spent > 0:
             self.pure[spent] = self.pure.get(spent, 0) + 1
+        return self
+
+    def add_delta(self, *, delta: float, records: int = 1) -> "Workload":
+        """Add one release that shows a row with probability at most `delta`; returns self."""
+        if count("records", records, low=1) > 1 and delta > 0:
+            raise ValueError(
+                "a threshold release says nothing about several rows of one person: what k rows share passes it more "
+                "easily; give the vocabulary as public, or state the record level only"
+            )
+        self.delta += delta * self._shift()
         return self
 
     def _shift(self) -> int:
