@@ -27,7 +27,8 @@ class Benchmark:
     """What is compared: variants by name, the goals, and remarks about the set-up.
 
     unit: of the measurements; repeats: timed calls in a row in one round, after one untimed call that brings the
-    variant's own memory back into the cache; slow: variants that run only in the first `slow_rounds` rounds, once.
+    variant's own memory back into the cache; warm_up: rounds that are not counted; slow: variants that run only in
+    the first `slow_rounds` rounds, once.
     """
 
     title: str
@@ -36,6 +37,7 @@ class Benchmark:
     rounds: int
     unit: str = "s"
     repeats: int = 1
+    warm_up: int = 1
     slow: frozenset[str] = frozenset()
     slow_rounds: int = 3
     facts: dict[str, object] = field(default_factory=dict)
@@ -44,10 +46,10 @@ class Benchmark:
 def run(benchmark: Benchmark) -> dict:
     """Return measurements and ratios, each as median, minimum, maximum and number of rounds.
 
-    A variant is timed, unless it returns a number itself (peak memory). One unmeasured round warms up first.
+    A variant is timed, unless it returns a number itself (peak memory).
     """
     values: dict[str, list[float]] = {name: [] for name in benchmark.variants}
-    for turn in tqdm(range(-1, benchmark.rounds), desc=benchmark.title, leave=False):
+    for turn in tqdm(range(-benchmark.warm_up, benchmark.rounds), desc=benchmark.title, leave=False):
         for name, variant in benchmark.variants.items():
             if name in benchmark.slow and turn >= benchmark.slow_rounds:
                 continue

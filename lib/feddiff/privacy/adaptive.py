@@ -42,7 +42,7 @@ class AdaptiveClip:
     """Moves the clip norm of a PrivateStep towards a quantile of the record norms after each step.
 
     step: flat clipping, finite clip norm, noise on; quantile: share of records to leave unclipped, in (0, 1);
-    rate: learning rate of log C, > 0; count_std: noise on the count, > 0 (about expected_batch / 20); noise: its source.
+    rate: learning rate of log C, > 0; count_std: noise on the count, > 0 (about expected_batch / 20), from `noise`.
     Account for every step with `noise_multiplier`, not with that of the step.
     """
 
