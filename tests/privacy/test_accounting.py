@@ -227,13 +227,13 @@ def test_calibration_never_overshoots_rdp_many():
 
 
 def test_calibration_never_overshoots_pld():
-    for setting in configurations(10, "pld"):
+    for setting in configurations(6, "pld"):
         never_overshoots(setting, "pld")
 
 
 @pytest.mark.slow
 def test_calibration_never_overshoots_pld_many():
-    for setting in configurations(60, "pld many"):
+    for setting in configurations(64, "pld many"):
         never_overshoots(setting, "pld")
 
 
