@@ -10,9 +10,9 @@ import math
 
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
+from feddiff.attacks.audit import gaussian_dp_mu
 from feddiff.privacy.noise import GaussianNoise
 from feddiff.privacy.step import PrivateStep
 from feddiff.seeds import torch_generator
@@ -137,22 +137,20 @@ def observe(variant, sigma, canaries=CANARIES, steps=STEPS):
     return seen.flatten(), coins.flatten()
 
 
-def gaussian_lower_bound(seen, coins, significance=0.05):
+def gaussian_lower_bound(seen, coins):
     """Return mu_lo of the Gaussian trade-off: the threshold from the first half, the rates from the second."""
     half = len(seen) // 2
     values = seen[:half].unique()
     candidates = (values[1:] + values[:-1]) / 2
     above = seen[:half] > candidates.unsqueeze(1)
     errors = (above & ~coins[:half]).sum(1) + (~above & coins[:half]).sum(1)
-    threshold = candidates[errors.argmin()]
-    guess, truth = seen[half:] > threshold, coins[half:]
-
-    def upper(errors, total):
-        return stats.beta.ppf(1 - significance / 2, errors + 1, total - errors) if errors < total else 1.0
-
-    false_positive = upper(int((guess & ~truth).sum()), int((~truth).sum()))
-    false_negative = upper(int((~guess & truth).sum()), int(truth.sum()))
-    return stats.norm.isf(false_positive) - stats.norm.ppf(false_negative)
+    guess, truth = seen[half:] > candidates[errors.argmin()], coins[half:]
+    return gaussian_dp_mu(
+        true_positives=int((guess & truth).sum()),
+        positives=int(truth.sum()),
+        false_positives=int((guess & ~truth).sum()),
+        negatives=int((~truth).sum()),
+    )
 
 
 def test_the_bound_itself_holds_on_a_plain_gaussian_and_has_the_reference_ceiling():
