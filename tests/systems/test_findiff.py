@@ -177,7 +177,7 @@ def test_what_the_codec_was_fitted_on_is_stated(preprocessing):
 def test_public_codec_is_used_as_given():
     members = clients()
     public = TableCodec.fit(table(50, seed=9).frame, members[0].kinds, columns=members[0].features, provenance="public")
-    run = train(findiff.ours(preprocessing="public", **SMALL), members, codec=public)
+    run = train(findiff.ours(preprocessing="public", **SMALL), members, public=public)
     assert run.prepared.codecs[0] is public
     assert not any("codec" in what for what in run.privacy["outside"])
 
@@ -266,7 +266,7 @@ def test_bad_sampling_and_codec_arguments_are_refused():
         run.sample(0, seed=0)
     with pytest.raises(ValueError, match="sampling steps"):
         run.sample(5, seed=0, steps=31)
-    with pytest.raises(ValueError, match="public codec"):
+    with pytest.raises(ValueError, match="takes public=TableCodec"):
         train(findiff.ours(preprocessing="public", **SMALL))
 
 
@@ -289,3 +289,17 @@ def test_prior_starts_the_categories_at_their_histogram_given_the_label():
     for label in ("no", "yes"):
         bias = run.head.bias[list(run.prepared.label_codec.classes).index(label)]
         assert torch.allclose(bias[:3].exp().sum(), torch.tensor(1.0), atol=1e-5)
+
+
+def test_private_codec_is_inside_the_budget_and_nothing_but_class_names_and_history_is_outside():
+    public = findiff.PublicKnowledge(bounds={"amount": (0, 30), "count": (0, 30)}, vocabulary={"colour": ["red", "green", "blue"]})
+    config = findiff.ours(epsilon=3.0, preprocessing="private", label_marginals="private", **SMALL)
+    run = train(config, clients(2, 1000), public=public)
+    assert run.prepared.codecs[0].provenance == "private"
+    assert all(0.98 * 3.0 < run.federation.ledger.epsilon(name) <= 3.0 for name in ("client-0", "client-1"))
+    outside = run.privacy["outside"]
+    assert len(outside) == 2 and "class" in outside[0] and "history" in outside[1]
+    sample = run.sample(100, seed=0)
+    assert sample["count"].between(0, 30).all() and (sample.dtypes == table().frame.dtypes).all()
+    with pytest.raises(ValueError, match="takes public=PublicKnowledge"):
+        train(config, clients(2, 1000))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from feddiff.attacks import anonymity
 from feddiff.data import partitions, tables
 from feddiff.data.codec import LabelCodec, TableCodec
 from feddiff.data.tables import Table
@@ -22,6 +23,8 @@ from feddiff.systems import baselines_tables as floors
 from feddiff.systems import findiff
 
 HOLD_OUT = 0.2
+# Columns with thousands of levels cost a logit each: such tables are cut to fewer rows, hence fewer levels.
+WIDE, WIDE_ROWS = 1000, 10_000
 CODE = ("feddiff.systems.findiff",)
 SPLIT_CODE = ("feddiff.data.tables", "feddiff.data.partitions")
 
@@ -58,11 +61,14 @@ def split(
     """Split a table: 20 % of the rows held out (stratified), the rest over the clients.
 
     partition: "iid", or the name of a categorical column whose categories are spread over the clients. rows: synthetic
-    rows for every method (default: as many as training rows). max_rows: keep a random sample of the table, for quick
-    runs of large tables.
+    rows for every method (default: as many as training rows). max_rows: keep a random sample of the table (of at most
+    WIDE_ROWS where a column has more than WIDE levels); None keeps all.
     """
     if table.target is None:
         raise ValueError(f"{table.name} has no target: name its label column, which the utility metrics predict")
+    wide = any(table.kinds[c] == "categorical" and table.frame[c].nunique() > WIDE for c in table.features)
+    if max_rows is not None and wide:
+        max_rows = min(max_rows, WIDE_ROWS)
     if max_rows is not None and len(table) > max_rows:
         table = table.select(np.sort(numpy_generator(seed, "rows").permutation(len(table))[:max_rows]))
     train, test = tables.split(table, HOLD_OUT, numpy_generator(seed, "split"))
@@ -78,17 +84,20 @@ def split(
     return Federation(train=train, test=test, clients=members, rows=rows or len(train), seed=seed, identity=identity)
 
 
-def trained(setting: Federation, config: findiff.FinDiffConfig, *, progress: bool = True) -> findiff.FinDiffRun:
+def trained(
+    setting: Federation, config: findiff.FinDiffConfig, *, public: findiff.Public = None, progress: bool = True
+) -> findiff.FinDiffRun:
     """Return the run of `config` with the setting's seed, from the cache where it was trained before."""
     config = replace(config, seed=setting.seed)
+    known = public.to_json() if isinstance(public, TableCodec) else repr(public)
     entry = cache.cached(
         "findiff",
         config,
-        setting.identity,
-        lambda: findiff.train(setting.clients, config, progress=progress).to_state(),
+        f"{setting.identity} public={hashlib.sha256(known.encode()).hexdigest()[:16]}",
+        lambda: findiff.train(setting.clients, config, public=public, progress=progress).to_state(),
         code=[*CODE, *SPLIT_CODE],
     )
-    return findiff.from_state(entry.state, setting.clients, config)
+    return findiff.from_state(entry.state, setting.clients, config, public=public)
 
 
 def judge(
@@ -131,6 +140,25 @@ def judge(
         run.metric("copy_share", report.exact_copies, **labels)
         run.metric("closer_to_train", report.closer_to_train, **labels)
     return scores | {"roc_auc": float(judged.loc["boosting", "roc_auc"])}
+
+
+def attack(run: records.Run, setting: Federation, synthetic: pd.DataFrame, *, attacks: int, **labels) -> pd.DataFrame:
+    """Record the risk of every anonymity game (singling out, linkability, attribute inference), and their mean.
+
+    The control are the held-out rows, which no model saw; `attack_risk` is the mean over games.
+    """
+    games = anonymity.attack_risk(
+        setting.train.frame,
+        synthetic,
+        setting.test.frame,
+        generator=numpy_generator(setting.seed, "attack"),
+        attacks=attacks,
+        kinds=setting.train.kinds,
+    )
+    for row in games.to_dict("records"):
+        name, label = ("attack_risk", {}) if row["game"] == "mean" else ("game_risk", {"game": row["game"]})
+        run.metric(name, row["risk"], **label, **labels)
+    return games
 
 
 def codecs(setting: Federation) -> tuple[TableCodec, LabelCodec]:

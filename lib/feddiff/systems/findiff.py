@@ -30,7 +30,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from feddiff.data.codec import TableCodec
 from feddiff.data.tables import Table
 from feddiff.diffusion import samplers
 from feddiff.diffusion.denoisers import MLPDenoiser
@@ -44,9 +43,9 @@ from feddiff.federation.rounds import Federation
 from feddiff.federation.strategies import Server, Strategy
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig, bias_only, ours, paper
-from feddiff.systems.findiff_privacy import ClientRows, Prepared, prepare
+from feddiff.systems.findiff_privacy import ClientRows, Prepared, Public, PublicKnowledge, prepare
 
-__all__ = ["FinDiffConfig", "FinDiffRun", "Strategy", "bias_only", "from_state", "ours", "paper", "train"]
+__all__ = ["FinDiffConfig", "FinDiffRun", "PublicKnowledge", "Strategy", "bias_only", "from_state", "ours", "paper", "train"]
 
 SAMPLE_CHUNK = 1000
 
@@ -55,7 +54,7 @@ def train(
     clients: Sequence[Table],
     config: FinDiffConfig,
     *,
-    codec: TableCodec | None = None,
+    public: Public = None,
     progress: bool = True,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
@@ -64,11 +63,11 @@ def train(
     """Train one model over the clients' training rows and return the run.
 
     clients: at least one Table with the same columns, kinds and target, each with at least B rows. A categorical or
-    boolean target conditions the model; a numeric target or none is modelled as a column. codec: public codec for
-    preprocessing="public". checkpoint: file to resume from and to write every checkpoint_every rounds; a resumed run
+    boolean target conditions the model; a numeric target or none is modelled as a column. public: a TableCodec
+    for preprocessing="public", PublicKnowledge for "private". checkpoint: file to resume from and to write every checkpoint_every rounds; a resumed run
     equals an uninterrupted one. monitor: held-out rows whose denoising loss joins each round's history.
     """
-    run = _untrained(clients, config, codec)
+    run = _untrained(clients, config, public)
     file = None if checkpoint is None else Path(checkpoint)
     fingerprint = _fingerprint(config, run.prepared)
     if file is not None and file.exists():
@@ -86,10 +85,10 @@ def train(
 
 
 def from_state(
-    state: dict, clients: Sequence[Table], config: FinDiffConfig, *, codec: TableCodec | None = None
+    state: dict, clients: Sequence[Table], config: FinDiffConfig, *, public: Public = None
 ) -> "FinDiffRun":
     """Return the trained run that `FinDiffRun.to_state` described, on the same clients and configuration."""
-    run = _untrained(clients, config, codec)
+    run = _untrained(clients, config, public)
     run.federation.restore(state)
     return run
 
@@ -195,8 +194,8 @@ class FinDiffRun:
         return samplers.ddim(predict, x, self.head.schedule, generator, steps=steps, eta=eta)
 
 
-def _untrained(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> FinDiffRun:
-    prepared = prepare(clients, config, codec)
+def _untrained(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> FinDiffRun:
+    prepared = prepare(clients, config, public)
     head, network = _model(config, prepared)
     members = [_client(k, rows, config, prepared, head, network) for k, rows in enumerate(prepared.rows)]
     federation = Federation(

@@ -139,7 +139,7 @@ def paper(*, epsilon: float | None = None, scale: str = "quick", **changes) -> F
     """
     sizes = {
         "quick": dict(T=100, hidden=(256, 256), R=50, S=10, B=256, lr=1e-3),
-        "standard": dict(T=500, hidden=(256, 256), R=250, S=10, B=256, lr=1e-3),
+        "standard": dict(T=500, hidden=(256, 256), R=100, S=10, B=256, lr=1e-3),
         "paper": dict(T=500, hidden=(1024, 1024, 1024), R=3000, S=100, B=16, lr=1e-4 if epsilon is None else 1e-3),
     }[scale]
     if epsilon is not None and scale != "paper":

@@ -1,8 +1,8 @@
 """What happens once before DP-Fed-FinDiff trains: codecs, label marginals, and the budget of the whole horizon."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,30 @@ from feddiff.privacy import accounting
 from feddiff.privacy.calibration import remaining_noise_multiplier, share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
 from feddiff.privacy.noise import GaussianNoise
+from feddiff.privacy.preprocessing import private_codec, private_label_marginals
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig
 
 CONDITION_KINDS = ("categorical", "boolean")
 # Share of the squared budget that private label counts take: a few hundred rows a class need no more.
 LABEL_SHARE = 0.02
+# Share of delta that releasing unknown vocabularies takes.
+VOCABULARY_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicKnowledge:
+    """What is known of a table without looking at it, for preprocessing="private".
+
+    bounds: (low, high) of every numeric or integer column. vocabulary: labels of categorical columns; a column without
+    one has its labels released by a stable histogram, inside epsilon and delta.
+    """
+
+    bounds: Mapping[str, tuple[float, float]]
+    vocabulary: Mapping[str, Sequence] = field(default_factory=dict)
+
+
+Public = TableCodec | PublicKnowledge | None
 
 
 @dataclass(frozen=True)
@@ -95,14 +113,14 @@ def encode(
     return ClientRows(*(torch.from_numpy(part) for part in (encoded.codes, encoded.numbers, labels)))
 
 
-def prepare(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> Prepared:
+def prepare(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> Prepared:
     """Check the clients, fit or take the codecs, and calibrate each client's noise on its whole horizon."""
-    _check(clients, config, codec)
+    _check(clients, config, public)
     names = tuple(f"client-{k}" for k in range(len(clients)))
     ledger = PrivacyLedger(clients=names, delta=config.delta)
     schedule = participation(len(clients), config.R, config.participation, config.seed)
     label_codec, marginals = _labels(clients, config, ledger)
-    codecs = _codecs(clients, config, codec, label_codec, ledger)
+    codecs = _codecs(clients, config, public, label_codec, ledger)
     rows = tuple(
         encode(client.frame, own, label_codec, numpy_generator(config.seed, "ties", name))
         for client, own, name in zip(clients, codecs, names)
@@ -131,7 +149,7 @@ def prepare(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec |
     )
 
 
-def _check(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | None) -> None:
+def _check(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> None:
     if not clients:
         raise ValueError("train needs at least one client, got an empty list")
     first = clients[0]
@@ -142,10 +160,11 @@ def _check(clients: Sequence[Table], config: FinDiffConfig, codec: TableCodec | 
             raise ValueError(f"client-{k} has target {client.target!r}, client-0 {first.target!r}; use one target")
         if len(client) < config.B:
             raise ValueError(f"client-{k} has {len(client)} rows, fewer than B={config.B}; lower B or merge clients")
-    if (codec is not None) != (config.preprocessing == "public"):
+    wanted = {"public": TableCodec, "private": PublicKnowledge}.get(config.preprocessing, type(None))
+    if not isinstance(public, wanted):
         raise ValueError(
-            f"preprocessing={config.preprocessing!r} and codec={'given' if codec is not None else None}: a public codec "
-            "goes with preprocessing='public', and only with it"
+            f"preprocessing={config.preprocessing!r} takes public={wanted.__name__}, got {type(public).__name__}: a public "
+            "codec goes with 'public', PublicKnowledge (bounds, vocabulary) with 'private', and neither with the others"
         )
 
 
@@ -155,20 +174,22 @@ def _labels(
     target = clients[0].target
     if target is None or clients[0].kinds[target] not in CONDITION_KINDS:
         return None, np.ones(1)
-    pooled = pd.concat([client.frame[target] for client in clients], ignore_index=True)
+    labels = [client.frame[target] for client in clients]
+    pooled = pd.concat(labels, ignore_index=True)
     codec = LabelCodec.fit(pooled)
-    counts = np.bincount(codec.encode(pooled), minlength=len(codec.classes)).astype(float)
     if config.label_marginals == "pooled":
+        counts = np.bincount(codec.encode(pooled), minlength=len(codec.classes))
         ledger.declare_outside(f"label marginals and classes of {target!r}: counts of the training rows of all clients")
         return codec, counts / counts.sum()
     ledger.declare_outside(f"names of the classes of {target!r}")
-    ratio = share_of_budget(target_epsilon=config.epsilon, delta=config.delta, share=LABEL_SHARE)
-    for name in ledger.clients:
-        noise = GaussianNoise(torch_generator(config.seed, "dp-noise", "label marginals", name))
-        counts += noise.fill_(torch.empty(len(counts), dtype=torch.float64), ratio).numpy()
-        ledger.spend_gaussian(name, noise_over_sensitivity=ratio, what="label counts, sensitivity 1")
-    counts = np.maximum(counts, 0.0)
-    return codec, counts / counts.sum() if counts.sum() > 0 else np.full(len(counts), 1 / len(counts))
+    marginals = private_label_marginals(
+        labels,
+        codec.classes,
+        noise_over_sensitivity=share_of_budget(target_epsilon=config.epsilon, delta=config.delta, share=LABEL_SHARE),
+        ledger=ledger,
+        noise=GaussianNoise(torch_generator(config.seed, "dp-noise", "label marginals")),
+    )
+    return codec, marginals
 
 
 def _prior(
@@ -197,14 +218,16 @@ def _prior(
 def _codecs(
     clients: Sequence[Table],
     config: FinDiffConfig,
-    public: TableCodec | None,
+    public: Public,
     label_codec: LabelCodec | None,
     ledger: PrivacyLedger,
 ) -> tuple[TableCodec, ...]:
-    if public is not None:
+    if isinstance(public, TableCodec):
         return (public,) * len(clients)
     columns = [c for c in clients[0].frame.columns if label_codec is None or c != label_codec.name]
     kinds = clients[0].kinds
+    if isinstance(public, PublicKnowledge):
+        return (_private_codec(clients, config, public, columns, ledger),) * len(clients)
     pooled = TableCodec.fit(
         pd.concat([client.frame for client in clients], ignore_index=True),
         kinds,
@@ -218,6 +241,30 @@ def _codecs(
     own = tuple(_own_quantiles(pooled, client.frame, config.numerics) for client in clients)
     ledger.declare_outside(f"codec ({config.numerics}): quantiles of each client's rows, vocabulary of their union")
     return own
+
+
+def _private_codec(
+    clients: Sequence[Table], config: FinDiffConfig, public: PublicKnowledge, columns: list[str], ledger: PrivacyLedger
+) -> TableCodec:
+    missing = [c for c in columns if any(client.frame[c].isna().any() for client in clients)]
+    if missing:
+        ledger.declare_outside(f"which columns have missing values: {', '.join(missing)}")
+    released = [c for c in columns if clients[0].kinds[c] == "categorical" and c not in public.vocabulary]
+    return private_codec(
+        [client.frame for client in clients],
+        clients[0].kinds,
+        noise_over_sensitivity=share_of_budget(
+            target_epsilon=config.epsilon, delta=config.delta, share=config.preprocessing_share
+        ),
+        bounds=public.bounds,
+        vocabulary=public.vocabulary,
+        vocabulary_delta=VOCABULARY_SHARE * config.delta if released else 0.0,
+        columns=columns,
+        missing=missing,
+        numerics=config.numerics,
+        ledger=ledger,
+        noise=GaussianNoise(torch_generator(config.seed, "dp-noise", "codec")),
+    )
 
 
 def _own_quantiles(pooled: TableCodec, frame: pd.DataFrame, numerics: str) -> TableCodec:
