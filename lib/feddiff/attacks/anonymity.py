@@ -122,8 +122,8 @@ def attack_risk(
 ) -> pd.DataFrame:
     """Play `games` (of `GAMES`) with their defaults and return one row per game, then their mean.
 
-    Columns: those of `Result` without the counts; the row "mean" as `games.mean_of`. Each game
-    has its own stream of `generator`: leaving one out changes no other. Tables are never changed.
+    Columns: those of `Result` without the counts; the row "mean" as `games.mean_of`. Each game has its own
+    stream of `generator`: leaving one out changes no other. Tables are never changed.
     """
     games = [games] if isinstance(games, str) else list(games)
     if not games or len(set(games)) < len(games) or not set(games) <= set(GAMES):

@@ -1,7 +1,8 @@
 """Three tables of mixed types on one scale: ranks to compare values by, and a Gower-like distance between rows.
 
 The distance of two rows is the sum over columns of |difference| / range for numbers and of 0 or 1 for categories
-(Gower, 1971); a value missing on one side counts 1, on both sides 0. Ranges are taken over the three tables together.
+(Gower, 1971); a value missing on one side counts 1, on both sides 0. Ranges are taken over the attacked and the
+synthetic rows: an attack on the original knows nothing of the control.
 """
 
 from collections.abc import Mapping, Sequence
@@ -120,9 +121,10 @@ def nearest_rows(rows: MixedRows, side: int, targets: np.ndarray, columns: np.nd
     Nearest first; of equally near ones, those that stand first in the synthetic table.
     """
     plain, hot, single = _paths(rows, columns)
-    queries, candidates = ((rows.codes[side][:, targets], side), (rows.codes[SYNTHETIC], SYNTHETIC))
-    left, right = (_scaled(rows, codes, plain) for codes, _ in (queries, candidates))
-    left_hot, right_hot = (_one_hot(rows, codes, hot) for codes, _ in (queries, candidates))
+    queries, candidates = rows.codes[side][:, targets], rows.codes[SYNTHETIC]
+    units = [_unit(rows, side, column) for column in plain]
+    left, right = (_scaled(units, codes, plain) for codes in (queries, candidates))
+    left_hot, right_hot = (_one_hot(rows, codes, hot) for codes in (queries, candidates))
     size = max(1, BLOCK // rows.rows(SYNTHETIC))
     found = np.empty((len(targets), count), dtype=np.int64)
     for start in range(0, len(targets), size):
@@ -134,7 +136,7 @@ def nearest_rows(rows: MixedRows, side: int, targets: np.ndarray, columns: np.nd
             distance.add_(len(hot)).addmm_(left_hot[part], right_hot.T, alpha=-1)
         distance = distance.numpy()
         for column in single:
-            distance += _column_distance(rows, column, queries[0][column, part], candidates[0][column])
+            distance += _column_distance(rows, side, column, queries[column, part], candidates[column])
         if count == 1:
             found[part, 0] = distance.argmin(1)
         else:
@@ -149,14 +151,16 @@ def _paths(rows: MixedRows, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return columns[plain], columns[hot], columns[~plain & ~hot]
 
 
-def _unit(rows: MixedRows, column: int) -> np.ndarray:
-    """Return the distinct values of a continuous column on [0, 1], and NaN at the end for code -1."""
+def _unit(rows: MixedRows, side: int, column: int) -> np.ndarray:
+    """Return the distinct values of a continuous column in units of its range, and NaN at the end for code -1."""
     values = rows.values[column]
-    return np.append((values - values[0]) / ((values[-1] - values[0]) or 1.0), np.nan)
+    present = np.concatenate([rows.codes[side][column], rows.codes[SYNTHETIC][column]])
+    low, high = values[present[present != MISSING].min()], values[present.max()]
+    return np.append((values - low) / ((high - low) or 1.0), np.nan)
 
 
-def _scaled(rows: MixedRows, codes: np.ndarray, columns: np.ndarray) -> torch.Tensor:
-    scaled = [_unit(rows, column)[codes[column]] for column in columns]
+def _scaled(units: list[np.ndarray], codes: np.ndarray, columns: np.ndarray) -> torch.Tensor:
+    scaled = [unit[codes[column]] for unit, column in zip(units, columns)]
     scaled = np.column_stack(scaled) if scaled else np.zeros((codes.shape[1], 1))
     return torch.from_numpy(scaled.astype(np.float32))
 
@@ -170,10 +174,12 @@ def _one_hot(rows: MixedRows, codes: np.ndarray, columns: np.ndarray) -> torch.T
     return torch.from_numpy(hot)
 
 
-def _column_distance(rows: MixedRows, column: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _column_distance(
+    rows: MixedRows, side: int, column: int, left: np.ndarray, right: np.ndarray
+) -> np.ndarray:
     differ = left[:, None] != right
     if not rows.continuous[column]:
         return differ
-    unit = _unit(rows, column)
+    unit = _unit(rows, side, column)
     apart = np.abs(unit[left][:, None] - unit[right])
     return np.where(np.isnan(apart), differ, apart)

@@ -1,4 +1,4 @@
-"""Predicates on rows of mixed types, and how many rows each fits: many conjunctions at once, on sets of rows as bits."""
+"""Predicates on rows of mixed types, and how many rows each fits: conjunctions counted on sets of rows as bits."""
 
 from dataclasses import dataclass
 
