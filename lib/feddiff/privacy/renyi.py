@@ -21,7 +21,7 @@ def sampled_gaussian_rdp(*, sample_rate: float, noise_multiplier: float, adjacen
     """Return the RDP of one Poisson-subsampled Gaussian step at every order (> 1; Opacus' 151 by default), in nats.
 
     Sensitivity is one clipping norm per record added or removed. For replace-one the pair is (1-q) N(0) + q N(1)
-    against (1-q) N(0) + q N(-1); below noise multiplier 0.05 its sampling is left out (an upper bound).
+    against (1-q) N(0) + q N(-1).
     """
     orders = ORDERS if orders is None else np.asarray(orders, dtype=float)
     return _rdp(float(sample_rate), float(noise_multiplier), adjacency, orders.tobytes()).copy()
@@ -36,7 +36,7 @@ def _rdp(rate: float, noise: float, adjacency: str, packed: bytes) -> np.ndarray
     if noise == 0:
         return np.full_like(orders, math.inf)
     full_batch = orders * shift**2 / (2 * noise**2)
-    if rate == 1 or (adjacency == "replace-one" and noise < 0.05):
+    if rate == 1:
         return full_batch
     if adjacency == "add-remove":
         rdp = _integrate_add_remove(rate, noise, orders)
@@ -75,10 +75,15 @@ def _tail(x: np.ndarray, rate: float, noise: float, orders: np.ndarray) -> np.nd
 
 
 def _integrate_replace_one(rate: float, noise: float, orders: np.ndarray) -> np.ndarray:
-    step = min(noise / 4, noise**2 / 4)
+    # As above for P^order Q^(1 - order): its mass lies around 0, around order (where P is its far component and Q its
+    # near one), around 2 order - 1 (both far) and around the point where Q changes from one to the other.
+    step = min(noise / 4, max(noise**2 / 4, noise / 400))
+    reach = np.arange(-math.ceil(12 * noise / step), math.ceil(12 * noise / step) + 1)
+    turn = noise**2 * (math.log(rate) - math.log1p(-rate)) - 0.5
     rdp = np.empty_like(orders)
     for index, order in enumerate(orders):
-        x = np.arange(-12 * noise - 1, 2 * order + 12 * noise + step, step)
+        centres = np.round(np.array([0.0, order, 2 * order - 1, turn]) / step).astype(np.int64)
+        x = np.unique(centres[:, None] + reach[None, :]) * step
         exponent = order * _log_mixture(x, rate, noise, 1.0) + (1 - order) * _log_mixture(x, rate, noise, -1.0)
         log_moment = logsumexp(exponent - x**2 / (2 * noise**2))
         rdp[index] = log_moment + math.log(step) - math.log(noise) - 0.5 * math.log(2 * math.pi)
