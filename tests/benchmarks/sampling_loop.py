@@ -34,7 +34,7 @@ def sampling(rounds: int) -> Benchmark:
         for part in labels.split(SAMPLE_CHUNK):
 
             def predict(x: torch.Tensor, t: int, part: torch.Tensor = part) -> torch.Tensor:
-                times = torch.full((len(x),), t)
+                times = torch.tensor([t])
                 return x0_from_epsilon(x, times, network(x, times, part), schedule)
 
             samplers.ancestral(predict, start(len(part), generator), schedule, generator)

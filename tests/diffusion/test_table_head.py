@@ -146,6 +146,14 @@ def test_denoiser_depends_on_every_input_and_only_on_its_generator(conditioning,
         assert not torch.allclose(changed, one(x, t, y))
 
 
+@pytest.mark.parametrize("conditioning", ["added", "concatenated", "features"])
+def test_one_shared_timestep_gives_what_a_timestep_a_row_gives(conditioning):
+    head = TableHead(space=space(), schedule=linear(100, scale_betas=True))
+    network = _network(head, conditioning=conditioning)
+    x, y = torch.randn(5, head.space.dim, generator=torch_generator(0, "x")), torch.tensor([0, 1, 0, 1, 1])
+    assert torch.allclose(network(x, torch.tensor([7]), y), network(x, torch.full((5,), 7), y), atol=1e-6)
+
+
 def test_zero_output_starts_at_zero_and_bad_options_are_refused():
     head = TableHead(space=space(), schedule=linear(100, scale_betas=True))
     out = _network(head, zero_output=True)(torch.ones(2, head.space.dim), torch.zeros(2).long(), torch.zeros(2).long())

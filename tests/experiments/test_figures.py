@@ -27,7 +27,7 @@ def budget_rows(seeds=2, datasets=("adult", "credit")):
                     value = base + 0.03 * place + 0.001 * seed
                     rows += [(dataset, seed, name, value, labels) for name in ("column_shapes", "pair_trends")]
                     rows.append((dataset, seed, "roc_auc", value, {**labels, "classifier": "boosting"}))
-                    rows.append((dataset, seed, "copy_share", 0.001 * (place + 1), labels))
+                    rows.append((dataset, seed, "attack_risk", 0.001 * (place + 1), labels))
             for method, value in (("real", 0.95), ("independent", 0.7)):
                 rows.append((dataset, seed, "pair_trends", value, {"method": method}))
                 rows.append((dataset, seed, "roc_auc", value, {"method": method, "classifier": "boosting"}))
@@ -84,7 +84,7 @@ def test_change_is_relative_to_the_twin_and_an_empty_base_is_not_a_number(toy):
     change = figures_findiff.changes(frame).set_index(["dataset", "name"])["value"]
     assert change["adult", "Fidelity"] == pytest.approx(100 * (0.83 / 0.89 - 1))
     assert change["adult", "Privacy"] == pytest.approx(50)
-    zero = frame.assign(value=frame["value"].where(frame["name"] != "copy_share", 0.0))
+    zero = frame.assign(value=frame["value"].where(frame["name"] != "attack_risk", 0.0))
     rows = figures_findiff.changes(zero)
     assert rows.loc[rows["name"] == "Privacy", "value"].isna().all()
     assert set(rows.loc[rows["name"] == "Privacy", "reason"]) == {"the non-DP twin is exactly 0"}

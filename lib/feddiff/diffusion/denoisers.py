@@ -66,6 +66,8 @@ class _Residual(nn.Module):
 class MLPDenoiser(nn.Module):
     """Denoiser f(x_t, t, label) -> (n, d_out) for x_t of shape (n, d_in), t and label of shape (n,) int64.
 
+    t may have shape (1,) when all rows share it, as in sampling: the time branch then runs once, not once a row.
+
     conditioning: how time and label enter.
       "added": x through Linear-SiLU-Linear to `condition_dim`, plus a time MLP, plus a label embedding (FinDiff,
         FedTabDiff);
@@ -135,7 +137,7 @@ class MLPDenoiser(nn.Module):
         times = sinusoid(t, self.time_dim).to(x.dtype)
         if self.conditioning == "features":
             one_hot = nn.functional.one_hot(label, self.classes).to(x.dtype) * self.label_scale
-            h = torch.cat([x, times, one_hot], dim=1)
+            h = torch.cat([x, times.expand(len(x), -1), one_hot], dim=1)
         else:
             condition = self.time(times) + self.label(label)
             h = self.project(x) + condition if self.conditioning == "added" else torch.cat([x, condition], dim=1)

@@ -66,7 +66,7 @@ def ddim(
         if following is None:
             return x0
         bar, after = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[following])
-        epsilon = epsilon_from_x0(x, torch.full((len(x),), t, device=x.device), x0, schedule)
+        epsilon = epsilon_from_x0(x, torch.tensor([t], device=x.device), x0, schedule)
         sigma = eta * ((1 - after) / (1 - bar) * (1 - bar / after)) ** 0.5
         x = after**0.5 * x0 + (1 - after - sigma**2) ** 0.5 * epsilon
         if sigma > 0:

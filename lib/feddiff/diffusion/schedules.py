@@ -32,7 +32,7 @@ class Schedule:
         return self.beta * (1 - self.alpha_bar_previous) / (1 - self.alpha_bar)
 
     def signal(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """Return sqrt(alpha_bar[t]) shaped to broadcast over the records of `like`, in its dtype and device."""
+        """Return sqrt(alpha_bar[t]), t (n,) or (1,), shaped to broadcast over the records of `like`, in its dtype."""
         return _per_record(self.alpha_bar.sqrt(), t, like)
 
     def noise(self, t: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

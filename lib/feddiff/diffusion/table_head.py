@@ -99,7 +99,7 @@ class TableHead:
         invert = x0_from_epsilon if self.prediction == "epsilon" else x0_from_velocity
 
         def predict(x: torch.Tensor, t: int) -> torch.Tensor:
-            times = torch.full((len(x),), t, dtype=torch.int64)
+            times = torch.tensor([t])
             out = network(x, times, label)
             if self.head == "embedding":
                 return invert(x, times, out, self.schedule)

@@ -38,7 +38,9 @@ def noised_row(frame: pd.DataFrame, codec: TableCodec, row: int, schedule: Sched
 
 
 @style.styled
-def noised_picture(images: ImageSet, picture: int, schedule: Schedule, step: int | None = None, seed: int = 0) -> Figure:
+def noised_picture(
+    images: ImageSet, picture: int, schedule: Schedule, step: int | None = None, seed: int = 0
+) -> Figure:
     """Draw one picture through the forward process: at seven steps, or at the one `step` (1..T) that is given."""
     grid = np.linspace(1, schedule.T, 7).round().astype(int) if step is None else [step]
     x0 = torch.from_numpy(images.images[picture].astype(np.float32)).mean(dim=-1) / 127.5 - 1
@@ -63,13 +65,14 @@ def epsilon_grid(sigmas, sample_rates, steps, *, delta: float) -> pd.DataFrame:
 
 @style.styled
 def epsilon_curves(frame: pd.DataFrame) -> Figure:
-    """Draw epsilon against sigma, one line per sample rate, one panel per number of steps (a frame of `epsilon_grid`)."""
+    """Draw epsilon against sigma from a frame of `epsilon_grid`: a line per sample rate, a panel per number of steps."""
     panels = sorted(set(frame["steps"]))
     figure, axes = style.canvas(style.WIDTH, 2.6, 1, len(panels), sharey=True)
     for panel, steps in zip(axes[0], panels):
         for place, (q, part) in enumerate(frame[frame["steps"] == steps].groupby("sample_rate")):
             panel.plot(
-                part["sigma"], part["epsilon"], color=style.PALETTE[place], marker=style.MARKERS[place], label=f"q = {q:g}"
+                part["sigma"], part["epsilon"], color=style.PALETTE[place], marker=style.MARKERS[place],
+                label=f"q = {q:g}",
             )
         panel.axhline(1.0, color=style.GREY, linewidth=0.8, dashes=(4, 2))
         panel.set(xscale="log", yscale="log", title=f"{steps:,} steps", xlabel="noise multiplier σ")

@@ -15,7 +15,7 @@ from feddiff.experiments.tables import summarise
 AXES = (
     ("pair_trends", "", "Fidelity"),
     ("roc_auc", "boosting", "Utility"),
-    ("copy_share", "", "Copies"),
+    ("attack_risk", "", "Leakage"),
 )
 # Claims F3, F2, F1: change from the non-DP twin to eps = 1, in per cent (2412.16083, by its summary and notes).
 CLAIMED = {"Fidelity": -14.0, "Utility": -15.0, "Privacy": 34.0}
@@ -80,7 +80,7 @@ def _runs(tables: list[pd.DataFrame]) -> str:
 
 @style.styled
 def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
-    """Draw fidelity, utility and copies against epsilon, one line a data set, with floor and ceiling (F5)."""
+    """Draw fidelity, utility and leakage against epsilon, one line a data set, with floor and ceiling (F5)."""
     summaries = [points(frame, metric, classifier) for metric, classifier, _ in AXES]
     positions = _budgets(frame[frame["method"] == method])
     figure, axes = style.canvas(style.WIDTH, 3.2, 1, 3)
@@ -96,7 +96,7 @@ def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
         panel.set_title(title)
         panel.set_ylabel(_two_lines(metric))
         _budget_axis(panel, positions)
-        if metric == "copy_share":
+        if metric == "attack_risk":
             top = max([row.mean + _bars(row) for row in summary[summary["method"] == method].itertuples()], default=0)
             panel.set_ylim(-0.04 * max(top, 0.01), max(1.25 * top, 0.01))
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, (c, m) in looks.items()]
@@ -196,7 +196,7 @@ def _line_name(method: str, epsilon: str) -> str:
 def changes(frame: pd.DataFrame, method: str = "ours", epsilon: str = "1") -> pd.DataFrame:
     """Return the change in per cent from the non-DP twin to `epsilon` per axis, data set and seed (long records frame).
 
-    Privacy is the fall of the copy share: positive is better, as in the claim. A twin of exactly 0 gives None.
+    Privacy is the fall of the attack risk: positive is better, as in the claim. A twin of exactly 0 gives None.
     """
     rows = []
     for (metric, classifier, _), axis in zip(AXES, CLAIMED, strict=True):
@@ -239,7 +239,7 @@ def relative_change(frame: pd.DataFrame, method: str = "ours", epsilon: str = "1
                         "0/0", (x, 0), (0, 3), textcoords="offset points", ha="center", color=colour, fontsize=7
                     )
     panel.axhline(0, color="black", linewidth=0.7)
-    titles = ("fidelity\n(pair trends)", "utility\n(ROC AUC)", "privacy (fewer copies;\nthe claim is on attack risk)")
+    titles = ("fidelity\n(pair trends)", "utility\n(ROC AUC)", "privacy\n(fall of the attack risk)")
     panel.set_xticks(range(3), titles)
     panel.set_xlim(-0.5, 2.6)
     panel.set_ylabel(f"change at ε = {epsilon} against\nthe twin without DP (%)")

@@ -156,13 +156,13 @@ def attack(run: records.Run, setting: Federation, synthetic: pd.DataFrame, *, at
         kinds=setting.train.kinds,
     )
     for row in games.to_dict("records"):
-        name, label = ("attack_risk", {}) if row["game"] == "mean" else ("game_risk", {"game": row["game"]})
-        run.metric(name, row["risk"], **label, **labels)
+        name = "attack_risk" if row["game"] == "mean" else f"{row['game'].replace('-', '_')}_risk"
+        run.metric(name, row["risk"], **labels)
     return games
 
 
 def codecs(setting: Federation) -> tuple[TableCodec, LabelCodec]:
-    """Return the codecs that the floors share with the diffusion model: fitted on pooled training rows, outside epsilon."""
+    """Return the codecs that floors and diffusion share: fitted on the pooled training rows, outside epsilon."""
     frame = setting.train.frame
     codec = TableCodec.fit(frame, setting.train.kinds, columns=setting.train.features, numerics="quantile-ties")
     return codec, LabelCodec.fit(frame[setting.target])

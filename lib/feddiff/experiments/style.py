@@ -35,6 +35,7 @@ METRICS = {
     "accuracy": "accuracy (0–1, higher is better)",
     "balanced_accuracy": "balanced accuracy (0–1, higher is better)",
     "roc_auc": "ROC AUC (0–1, higher is better)",
+    "attack_risk": "attack risk, mean of games (0–1, lower is better)",
     "copy_share": "share of copies (0–1, lower is better)",
     "seconds": "time (s)",
 }

@@ -25,7 +25,7 @@ def share_of_budget(*, target_epsilon: float, delta: float, share: float) -> flo
 def remaining_noise_multiplier(
     ledger: PrivacyLedger, client: str, *, target_epsilon: float, sample_rate: float, steps: int
 ) -> float:
-    """Return the noise multiplier with which `steps` more steps bring the client's epsilon to the target, never past it.
+    """Return the noise multiplier with which `steps` more steps bring a client to the target, never past it.
 
     Without earlier events this is accounting.noise_multiplier. ValueError when the target is already spent.
     """
@@ -34,7 +34,9 @@ def remaining_noise_multiplier(
         return accounting.noise_multiplier(target_epsilon=target_epsilon, accountant=ledger.accountant, **plain)
     spent = ledger.epsilon(client)
     if spent >= target_epsilon:
-        raise ValueError(f"{client} has spent epsilon {spent:.4g} of {target_epsilon:.4g} before training: lower the shares")
+        raise ValueError(
+            f"{client} has spent epsilon {spent:.4g} of {target_epsilon:.4g} before training: lower the shares"
+        )
 
     def excess(log_noise: float) -> float:
         trial = PrivacyLedger.from_json(ledger.to_json())

@@ -111,15 +111,16 @@ def ours(*, epsilon: float | None = None, scale: str = "quick", **changes) -> Fi
     Sizes follow measurements on one core: under DP a small network with a large learning rate and few steps, because
     at a fixed epsilon the total noise does not shrink with more steps; without DP more rounds at the larger scales.
     """
+    private = dict(epsilon=epsilon, label_scale=4.0, R={"quick": 25, "standard": 50, "paper": 50}[scale])
     if epsilon is None:
-        rounds, ema = {"quick": (50, 0.95), "standard": (250, 0.98), "paper": (1000, 0.99)}[scale]
+        rounds, ema = {"quick": (30, 0.9), "standard": (250, 0.98), "paper": (1000, 0.99)}[scale]
         config = FinDiffConfig(R=rounds, ema=ema)
     elif epsilon >= 4:
-        config = FinDiffConfig(epsilon=epsilon, hidden=(128, 128), lr=5e-3, label_scale=4.0)
+        config = FinDiffConfig(**private, hidden=(128, 128), lr=5e-3)
     elif epsilon >= 0.5:
-        config = FinDiffConfig(epsilon=epsilon, hidden=(128,), lr=1e-2, label_scale=4.0)
+        config = FinDiffConfig(**private, hidden=(128,), lr=1e-2)
     else:
-        config = FinDiffConfig(epsilon=epsilon, hidden=(128,), lr=2e-2, label_scale=4.0, R=20)
+        config = FinDiffConfig(**private | dict(R=20), hidden=(128,), lr=2e-2)
     return replace(config, **changes)
 
 
@@ -138,13 +139,13 @@ def paper(*, epsilon: float | None = None, scale: str = "quick", **changes) -> F
     smaller scales shorten the chain and the training, where these parts are weak.
     """
     sizes = {
-        "quick": dict(T=100, hidden=(256, 256), R=50, S=10, B=256, lr=1e-3),
+        "quick": dict(T=100, hidden=(256, 256), R=30, S=10, B=256, lr=1e-3),
         "standard": dict(T=500, hidden=(256, 256), R=100, S=10, B=256, lr=1e-3),
         "paper": dict(T=500, hidden=(1024, 1024, 1024), R=3000, S=100, B=16, lr=1e-4 if epsilon is None else 1e-3),
     }[scale]
     if epsilon is not None and scale != "paper":
         # The same horizon as our recipe under DP: a longer one only adds noise.
-        sizes |= dict(hidden=(128, 128), R=50)
+        sizes |= dict(hidden=(128, 128), R={"quick": 25, "standard": 50}[scale])
     config = FinDiffConfig(
         epsilon=epsilon,
         numerics="quantile",
