@@ -65,7 +65,7 @@ def epsilon_grid(sigmas, sample_rates, steps, *, delta: float) -> pd.DataFrame:
 
 @style.styled
 def epsilon_curves(frame: pd.DataFrame) -> Figure:
-    """Draw epsilon against sigma from a frame of `epsilon_grid`: a line per sample rate, a panel per number of steps."""
+    """Draw epsilon against sigma from a frame of `epsilon_grid`: a line per sample rate, a panel per step count."""
     panels = sorted(set(frame["steps"]))
     figure, axes = style.canvas(style.WIDTH, 2.6, 1, len(panels), sharey=True)
     for panel, steps in zip(axes[0], panels):

@@ -14,7 +14,8 @@ from feddiff.experiments.style import METHODS, METRICS
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "∞": r"$\infty$", "ε": r"$\varepsilon$",
-    "<": r"$<$", ">": r"$>$", "−": r"$-$", "–": "--", "≤": r"$\le$", "≥": r"$\ge$", "δ": r"$\delta$", "σ": r"$\sigma$",
+    "<": r"$<$", ">": r"$>$", "−": r"$-$", "–": "--", "≤": r"$\le$", "≥": r"$\ge$", "δ": r"$\delta$",
+    "σ": r"$\sigma$",
 }
 
 

@@ -45,7 +45,9 @@ from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig, bias_only, ours, paper
 from feddiff.systems.findiff_privacy import ClientRows, Prepared, Public, PublicKnowledge, prepare
 
-__all__ = ["FinDiffConfig", "FinDiffRun", "PublicKnowledge", "Strategy", "bias_only", "from_state", "ours", "paper", "train"]
+__all__ = [
+    "FinDiffConfig", "FinDiffRun", "PublicKnowledge", "Strategy", "bias_only", "from_state", "ours", "paper", "train",
+]
 
 SAMPLE_CHUNK = 1000
 
@@ -63,9 +65,10 @@ def train(
     """Train one model over the clients' training rows and return the run.
 
     clients: at least one Table with the same columns, kinds and target, each with at least B rows. A categorical or
-    boolean target conditions the model; a numeric target or none is modelled as a column. public: a TableCodec
-    for preprocessing="public", PublicKnowledge for "private". checkpoint: file to resume from and to write every checkpoint_every rounds; a resumed run
-    equals an uninterrupted one. monitor: held-out rows whose denoising loss joins each round's history.
+    boolean target conditions the model; a numeric target or none is modelled as a column. public: a TableCodec for
+    preprocessing="public", PublicKnowledge for "private". checkpoint: file to resume from, and to write every
+    checkpoint_every rounds; a resumed run equals an uninterrupted one. monitor: held-out rows whose denoising loss
+    joins each round's history.
     """
     run = _untrained(clients, config, public)
     file = None if checkpoint is None else Path(checkpoint)

@@ -155,7 +155,7 @@ def _check(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> N
     first = clients[0]
     for k, client in enumerate(clients):
         if list(client.frame.columns) != list(first.frame.columns) or client.kinds != first.kinds:
-            raise ValueError(f"client-{k} differs from client-0 in columns or kinds; partition one table, or align them")
+            raise ValueError(f"client-{k} differs from client-0 in columns or kinds; align the tables first")
         if client.target != first.target:
             raise ValueError(f"client-{k} has target {client.target!r}, client-0 {first.target!r}; use one target")
         if len(client) < config.B:
@@ -163,8 +163,8 @@ def _check(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> N
     wanted = {"public": TableCodec, "private": PublicKnowledge}.get(config.preprocessing, type(None))
     if not isinstance(public, wanted):
         raise ValueError(
-            f"preprocessing={config.preprocessing!r} takes public={wanted.__name__}, got {type(public).__name__}: a public "
-            "codec goes with 'public', PublicKnowledge (bounds, vocabulary) with 'private', and neither with the others"
+            f"preprocessing={config.preprocessing!r} takes public={wanted.__name__}, got {type(public).__name__}: "
+            "a public codec goes with 'public', PublicKnowledge (bounds, vocabulary) with 'private', nothing otherwise"
         )
 
 
