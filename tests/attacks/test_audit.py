@@ -12,6 +12,7 @@ from feddiff.attacks.audit import (
     gaussian_dp_mu,
     one_run_epsilon,
     one_run_fdp_epsilon,
+    threshold_counts,
 )
 from feddiff.privacy.accounting import gaussian_epsilon
 from feddiff.seeds import numpy_generator
@@ -146,3 +147,39 @@ def test_one_run_covers_randomised_response():
 def test_bad_counts_are_named(call, named):
     with pytest.raises(ValueError, match=named):
         call()
+
+
+def test_threshold_counts_use_the_first_trials_for_the_threshold_only():
+    scores = np.array([0.0, 1.0, 0.2, 0.9, 0.4, 0.6, 0.1, 0.7])
+    present = np.array([False, True, False, True, True, False, False, True])
+    # threshold (0.2 + 0.9) / 2 from the first four; of the others 0.6 is a false and 0.4 a missed member
+    assert threshold_counts(scores, present) == game(1, 2, 1, 2)
+    assert threshold_counts(scores, present, fit=2) == game(2, 3, 1, 3)
+
+
+def test_threshold_counts_of_a_constant_score_call_nobody_a_member():
+    assert threshold_counts(np.zeros(8), np.arange(8) % 2 == 0) == game(0, 2, 0, 2)
+
+
+def test_threshold_counts_equal_a_search_by_hand():
+    generator = numpy_generator(2, "threshold")
+    for _ in range(20):
+        present = generator.random(60) < 0.5
+        scores = np.round(generator.standard_normal(60) + present, 1)
+        values = np.unique(scores[:30])
+        cuts = [*((values[1:] + values[:-1]) / 2), values[-1]]
+        best = min(cuts, key=lambda cut: ((scores[:30] > cut) != present[:30]).sum())
+        called = scores[30:] > best
+        expected = game(
+            (called & present[30:]).sum(), present[30:].sum(), (called & ~present[30:]).sum(), (~present[30:]).sum()
+        )
+        assert threshold_counts(scores, present) == expected
+
+
+@pytest.mark.parametrize(("scores", "present", "fit", "word"), [
+    ([1.0, 2.0], [True], 1, "one length"), ([1.0, math.nan], [True, False], 1, "finite"),
+    ([1.0, 2.0], [True, False], 2, "fit"), ([1.0, 2.0], [True, False], 0, "fit"),
+])
+def test_threshold_counts_bad_input(scores, present, fit, word):
+    with pytest.raises(ValueError, match=word):
+        threshold_counts(np.array(scores), np.array(present), fit=fit)

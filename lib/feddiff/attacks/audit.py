@@ -37,6 +37,34 @@ def _error_limits(
     return false_positive, false_negative
 
 
+def threshold_counts(scores: np.ndarray, present: np.ndarray, *, fit: int | None = None) -> dict[str, int]:
+    """Return the counts of a game for the bounds below: "member" where the score exceeds a threshold.
+
+    scores, present: (trials,), the record was there or not. The first `fit` trials (default: half) choose the threshold
+    with the fewest errors among the midpoints of their scores; only the other trials are counted.
+    """
+    scores, present = np.asarray(scores, dtype=np.float64), np.asarray(present, dtype=bool)
+    if scores.ndim != 1 or scores.shape != present.shape or not np.isfinite(scores).all():
+        raise ValueError(f"scores and present must be finite and of one length, got {scores.shape}, {present.shape}")
+    fit = len(scores) // 2 if fit is None else count("fit", fit, low=1)
+    if not 0 < fit < len(scores):
+        raise ValueError(f"fit must leave trials to count: 0 < fit < {len(scores)}, got {fit}")
+    values, inverse = np.unique(scores[:fit], return_inverse=True)
+    inside = np.bincount(inverse, weights=present[:fit], minlength=len(values))
+    outside = np.bincount(inverse, weights=~present[:fit], minlength=len(values))
+    # errors[i]: the threshold lies between values[i] and values[i + 1]; the last one calls nobody a member
+    errors = np.cumsum(inside) + outside.sum() - np.cumsum(outside)
+    best = int(errors.argmin())
+    threshold = values[-1] if best == len(values) - 1 else (values[best] + values[best + 1]) / 2
+    called, truth = scores[fit:] > threshold, present[fit:]
+    return {
+        "true_positives": int((called & truth).sum()),
+        "positives": int(truth.sum()),
+        "false_positives": int((called & ~truth).sum()),
+        "negatives": int((~truth).sum()),
+    }
+
+
 def clopper_pearson_epsilon(
     *,
     true_positives: int,
