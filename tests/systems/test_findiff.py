@@ -303,3 +303,19 @@ def test_private_codec_is_inside_the_budget_and_nothing_but_class_names_and_hist
     assert sample["count"].between(0, 30).all() and (sample.dtypes == table().frame.dtypes).all()
     with pytest.raises(ValueError, match="takes public=PublicKnowledge"):
         train(config, clients(2, 1000))
+
+
+def test_secure_mode_spends_the_same_and_never_repeats():
+    config = findiff.ours(epsilon=2.0, secure=True, prior_share=0.2, label_marginals="private", **SMALL)
+    one, two = train(config), train(config)
+    assert one.privacy == two.privacy and one.privacy["epsilon"] <= 2.0
+    assert not torch.equal(one.federation.weights(), two.federation.weights())
+    seeded = train(replace(config, secure=False))
+    assert seeded.privacy == one.privacy
+
+
+def test_microbatches_do_not_change_the_update_and_per_layer_clipping_does():
+    config = findiff.ours(epsilon=2.0, **SMALL)
+    whole = train(config).federation.weights()
+    assert torch.allclose(train(replace(config, microbatch=7)).federation.weights(), whole, atol=1e-4)
+    assert not torch.allclose(train(replace(config, clipping="per-layer")).federation.weights(), whole, atol=1e-4)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from feddiff.privacy.noise import GaussianNoise
-from feddiff.privacy.sampling import poisson_batch
+from feddiff.privacy.noise import GaussianNoise, SecureGaussianNoise
+from feddiff.privacy.sampling import poisson_batch, secure_poisson_batch
 from feddiff.privacy.step import PrivateStep
 from feddiff.seeds import torch_generator
 
@@ -26,7 +26,9 @@ class LocalTraining:
 
     batch_size: expected Poisson batch B and the public divisor of every gradient sum; lr with its schedule over
     total_steps; optimiser and what happens to its state when a new round's weights arrive; proximal: mu of FedProx;
-    clip_norm C (inf: no clipping); microbatch: records for one pass through the network (does not change the update).
+    clip_norm C (inf: no clipping); clipping: "flat" or "per-layer" (privacy.step); microbatch: records for one pass
+    through the network (does not change the update). secure: noise and batches of private training come from the
+    operating system's cryptographic generator, for deployments; such a run cannot be repeated.
     """
 
     batch_size: int
@@ -37,7 +39,9 @@ class LocalTraining:
     optimiser_state: str = "keep"
     proximal: float = 0.0
     clip_norm: float = math.inf
+    clipping: str = "flat"
     microbatch: int | None = None
+    secure: bool = False
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -125,7 +129,8 @@ class Client:
                 clip_norm=training.clip_norm,
                 noise_multiplier=noise_multiplier,
                 expected_batch=training.batch_size,
-                noise=GaussianNoise(self.generators["dp-noise"]),
+                noise=SecureGaussianNoise() if training.secure else GaussianNoise(self.generators["dp-noise"]),
+                clipping=training.clipping,
                 microbatch=training.microbatch,
             )
         self.optimiser = self._new_optimiser()
@@ -135,6 +140,11 @@ class Client:
         if self.training.optimiser == "sgd":
             return torch.optim.SGD(parameters, lr=self.training.lr)
         return torch.optim.Adam(parameters, lr=self.training.lr, fused=True)
+
+    def _batch(self) -> torch.Tensor:
+        if self.training.secure:
+            return secure_poisson_batch(self.rows, self.sample_rate)
+        return poisson_batch(self.rows, self.sample_rate, self.generators["batches"])
 
     def allowed_steps(self, wanted: int) -> int:
         """Return how many of the wanted local steps the budget still allows."""
@@ -151,7 +161,7 @@ class Client:
         anchor = [p.detach().clone() for p in self.step_parameters] if self.training.proximal else []
         loss_sum, clipped_sum, seen = 0.0, 0.0, 0
         for _ in range(steps):
-            batch = poisson_batch(self.rows, self.sample_rate, self.generators["batches"])
+            batch = self._batch()
             loss_fn = self.draws(batch, self.generators["draws"])
             report = self.step.gradient(loss_fn, len(batch))
             losses = report if self.noise_multiplier is None else report.losses

@@ -258,6 +258,9 @@ def _client(
         optimiser_state=config.optimiser_state,
         proximal=config.strategy.proximal,
         clip_norm=config.C,
+        clipping=config.clipping,
+        microbatch=config.microbatch,
+        secure=config.secure,
     )
     return Client(
         name=prepared.names[k],

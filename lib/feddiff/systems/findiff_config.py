@@ -20,8 +20,10 @@ class FinDiffConfig:
 
     Privacy: epsilon is the target of each client for its own records over the whole horizon (None: no DP, or no target
     if noise_multiplier is given); noise_multiplier None calibrates it on R * S, a number fixes it and training stops
-    before epsilon is passed; C clips, delta. preprocessing: what the codec is fitted on ("pooled" training rows or
-    each "client" for itself: outside epsilon; "public" bounds given to `train`; "private": DP releases inside epsilon).
+    before epsilon is passed; C clips ("flat" over all layers, or "per-layer"), delta; microbatch bounds memory. secure
+    draws noise and batches from the operating system's cryptographic generator (for deployments; not repeatable).
+    preprocessing: what the codec is fitted on ("pooled" training rows or each "client" for itself: outside epsilon;
+    "public": a codec given to `train`; "private": DP releases inside epsilon).
     label_marginals: "pooled" counts (outside epsilon) or "private" (inside). prior_share and preprocessing_share:
     shares of the squared Gaussian-DP budget mu^2 spent on a histogram prior of the logits and on the private codec.
     """
@@ -58,6 +60,9 @@ class FinDiffConfig:
     epsilon: float | None = None
     noise_multiplier: float | None = None
     C: float = 1.0
+    clipping: str = "flat"
+    microbatch: int | None = None
+    secure: bool = False
     delta: float = 1e-5
     preprocessing: str = "pooled"
     label_marginals: str = "pooled"

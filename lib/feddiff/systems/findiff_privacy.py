@@ -15,7 +15,7 @@ from feddiff.federation.rounds import participation
 from feddiff.privacy import accounting
 from feddiff.privacy.calibration import remaining_noise_multiplier, share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
-from feddiff.privacy.noise import GaussianNoise
+from feddiff.privacy.noise import GaussianNoise, SecureGaussianNoise
 from feddiff.privacy.preprocessing import private_codec, private_label_marginals
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig
@@ -168,6 +168,11 @@ def _check(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> N
         )
 
 
+def _noise(config: FinDiffConfig, *names: str) -> GaussianNoise | SecureGaussianNoise:
+    """Return the source of noise of one release."""
+    return SecureGaussianNoise() if config.secure else GaussianNoise(torch_generator(config.seed, "dp-noise", *names))
+
+
 def _labels(
     clients: Sequence[Table], config: FinDiffConfig, ledger: PrivacyLedger
 ) -> tuple[LabelCodec | None, np.ndarray]:
@@ -187,7 +192,7 @@ def _labels(
         codec.classes,
         noise_over_sensitivity=share_of_budget(target_epsilon=config.epsilon, delta=config.delta, share=LABEL_SHARE),
         ledger=ledger,
-        noise=GaussianNoise(torch_generator(config.seed, "dp-noise", "label marginals")),
+        noise=_noise(config, "label marginals"),
     )
     return codec, marginals
 
@@ -205,7 +210,7 @@ def _prior(
     for name, own in zip(ledger.clients, rows):
         cells = own.labels[:, None] * sum(levels) + own.codes + offsets
         counts = torch.bincount(cells.flatten(), minlength=total.numel()).double().view_as(total)
-        noise = GaussianNoise(torch_generator(config.seed, "dp-noise", "prior", name))
+        noise = _noise(config, "prior", name)
         total += counts + noise.fill_(torch.empty_like(total), ratio * math.sqrt(len(levels)))
         ledger.spend_gaussian(
             name, noise_over_sensitivity=ratio, what=f"{len(levels)} histograms given the label: prior of the logits"
@@ -263,7 +268,7 @@ def _private_codec(
         missing=missing,
         numerics=config.numerics,
         ledger=ledger,
-        noise=GaussianNoise(torch_generator(config.seed, "dp-noise", "codec")),
+        noise=_noise(config, "codec"),
     )
 
 
