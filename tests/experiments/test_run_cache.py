@@ -10,7 +10,7 @@ import pickle
 import pytest
 import torch
 
-from feddiff.experiments import cache
+from feddiff.experiments import cache, sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +73,20 @@ def test_code_that_matters_is_what_the_module_imports(tmp_path, monkeypatch):
     (package / "low" / "other.py").write_text("VALUE = 1\n")
     (package / "top.py").write_text('"""Doc."""\nfrom feddiff.low import a\n')
     (package / "relative.py").write_text("from .low.a import VALUE\n")
-    monkeypatch.setattr(cache.feddiff, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(sources, "_PACKAGE", package)
+    sources._module.cache_clear()
     assert set(cache.code_closure(["feddiff.top"])) == {"feddiff", "feddiff.low", "feddiff.low.a", "feddiff.top"}
     assert "feddiff.low.a" in cache.code_closure(["feddiff.relative"])
     key = cache.key("k", {}, "d", ["feddiff.top"])
+    sources._module.cache_clear()
     (package / "low" / "other.py").write_text("VALUE = 2\n")
     (package / "top.py").write_text('"""Another text."""\n# why\nfrom feddiff.low import a\n')
     assert cache.key("k", {}, "d", ["feddiff.top"]) == key, "comments and unrelated modules do not matter"
+    sources._module.cache_clear()
     (package / "low" / "a.py").write_text("VALUE = 2\n")
     assert cache.key("k", {}, "d", ["feddiff.top"]) != key
+    monkeypatch.undo()
+    sources._module.cache_clear()
 
 
 def flip(content: bytes) -> bytes:

@@ -4,7 +4,6 @@ An entry is one file: a line naming the format, a line of JSON (kind, key, SHA-2
 then the state as written by torch.save and read with weights_only=True, so that loading executes no code.
 """
 
-import ast
 import dataclasses
 import hashlib
 import io
@@ -19,8 +18,7 @@ from time import perf_counter
 
 import torch
 
-import feddiff
-from feddiff.experiments import files, scales
+from feddiff.experiments import files, scales, sources
 from feddiff.experiments.records import clean
 
 _FORMAT = b"feddiff run 1\n"
@@ -42,53 +40,13 @@ def folder() -> Path:
     return Path(chosen).expanduser().resolve() if chosen else scales.checkout() / ".cache" / "runs"
 
 
-def _source(module: str) -> Path | None:
-    base = Path(feddiff.__file__).resolve().parent.joinpath(*module.split(".")[1:])
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def _parse(path: Path) -> ast.Module:
-    # Comments, layout and docstrings do not train a model, so a change in them must not train it again.
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
-    return tree
-
-
-def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterable[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = module.split(".")[: len(module.split(".")) - node.level + int(is_package)]
-                base = ".".join([*parents, base]) if base else ".".join(parents)
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
 def code_closure(modules: Iterable[str]) -> dict[str, str]:
-    """Return module name -> syntax tree (as text), for `modules` and all of feddiff that they import."""
-    found: dict[str, str] = {}
-    waiting = list(modules)
-    for module in waiting:
-        if not module.startswith("feddiff") or _source(module) is None:
+    """Return module name -> source without comments and docstrings, for `modules` and all of feddiff they import."""
+    modules = list(modules)
+    found = sources.library(modules)
+    for module in modules:
+        if module not in found:
             raise ValueError(f"code names {module!r}, which is no module of feddiff (e.g. \"feddiff.systems.findiff\")")
-    while waiting:
-        module = waiting.pop()
-        path = _source(module) if module.split(".")[0] == "feddiff" else None
-        if path is None or module in found:
-            continue
-        tree = _parse(path)
-        found[module] = ast.dump(tree)
-        waiting += _imports(tree, module, path.name == "__init__.py")
-        waiting += [module.rsplit(".", 1)[0]] if "." in module else []
     return found
 
 
