@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from feddiff.data.codec import Encoded, TableCodec
 from feddiff.data.images import ImageSet
@@ -76,6 +77,9 @@ def epsilon_curves(frame: pd.DataFrame) -> Figure:
             )
         panel.axhline(1.0, color=style.GREY, linewidth=0.8, dashes=(4, 2))
         panel.set(xscale="log", yscale="log", title=f"{steps:,} steps", xlabel="noise multiplier σ")
+        sigmas = sorted(set(frame["sigma"]))
+        panel.set_xticks(sigmas, [f"{sigma:g}" for sigma in sigmas])
+        panel.xaxis.set_minor_locator(NullLocator())
     axes[0, 0].set_ylabel("ε per record")
     axes[0, 0].legend()
     return figure
