@@ -45,6 +45,21 @@ def engine_rows():
         for variant, value in (("correct", 0.8), ("noise_halved", 3.0)):
             yield ("credit", seed, "epsilon_lower", value, {"variant": variant, "sigma": "1"})
             yield ("credit", seed, "epsilon", 1.0, {"variant": variant, "sigma": "1"})
+        yield ("credit", seed, "run_epsilon", 4.0, {"sigma": "1"})
+        for bound in figures_engine.BOUNDS:
+            yield ("credit", seed, "run_epsilon_lower", 1.0 + 0.1 * seed, {"sigma": "1", "bound": bound})
+        for place, sampling in enumerate(figures_engine.SAMPLINGS):
+            for number in ("10", "100"):
+                labels = {"sampling": sampling, "batches": number, "sigma": "1"}
+                yield ("credit", seed, "batch_epsilon", 1.0 + place, labels)
+
+
+def codec_rows():
+    for seed in range(2):
+        for name in ("column_shapes", "pair_trends"):
+            yield ("credit", seed, name, 0.9 + 0.001 * seed, {"codec": "pooled"})
+        for classifier in ("boosting", "naive_bayes"):
+            yield ("credit", seed, "roc_auc", 0.8, {"codec": "pooled", "classifier": classifier})
 
 
 def drawn_points(figure):
@@ -65,6 +80,19 @@ def test_budget_figures_draw(toy, name, seeds):
 @pytest.mark.parametrize("name", ["horizon", "leaks", "audit"])
 def test_engine_figures_draw(toy, name):
     assert drawn_points(getattr(figures_engine, name)(toy(engine_rows()))) >= 2
+
+
+@pytest.mark.parametrize(("name", "rows", "points"), [
+    ("codec_cost", codec_rows, 3), ("audit_run", engine_rows, 4), ("batches", engine_rows, 6),
+])
+def test_engine_figures_draw_the_numbers_of_their_notebooks(toy, name, rows, points):
+    assert drawn_points(getattr(figures_engine, name)(toy(rows()))) >= points
+
+
+def test_leaks_draw_a_panel_for_each_data_set(toy):
+    labels = {"channel": "vocabulary", "codec": "pooled"}
+    figure = figures_engine.leaks(toy([(name, 0, "leak_epsilon_lower", 4.0, labels) for name in ("adult", "credit")]))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["adult", "credit"]
 
 
 def test_meanings_are_sorted_by_value(toy):

@@ -64,7 +64,7 @@ def test_a_whole_run_with_poisson_batches_stays_below_the_accountant(sigma):
     correct = int((~coins[order[:100]]).sum() + coins[order[-100:]].sum())
     one_run = one_run_epsilon(canaries=len(coins), guesses=200, correct=correct, delta=1e-5)
     assert 0 < counted <= truth and 0.5 < one_run <= truth
-    scores, coins = observe_run(MUTANTS["noise divided by the batch twice"], sigma=sigma, seed=5, **plan)
+    scores, coins = observe_run(MUTANTS["noise divided twice"], sigma=sigma, seed=5, **plan)
     assert clopper_pearson_epsilon(**threshold_counts(scores, coins), delta=1e-5) > counted + 1
 
 

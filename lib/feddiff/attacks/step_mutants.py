@@ -94,7 +94,7 @@ CORRECT = {
 }
 MUTANTS = {
     "noise halved": Variant(noise=lambda generator, batch: WeakerNoise(generator, 0.5)),
-    "noise divided by the batch twice": Variant(noise=lambda generator, batch: WeakerNoise(generator, 1 / batch)),
+    "noise divided twice": Variant(noise=lambda generator, batch: WeakerNoise(generator, 1 / batch)),
     "noise reused between steps": Variant(noise=lambda generator, batch: ReusedNoise(generator), single=True),
     "clipping forgotten": Variant(step=Unclipped),
     "batch-mean clipping": Variant(step=BatchMeanClipped),

@@ -45,9 +45,13 @@ PARTS = {
         pinned={"classifier": "boosting"},
     ),
     "16_findiff_accounting_horizon": Parts(figures={"horizon": figures_engine.horizon}),
-    "17_findiff_private_preprocessing": Parts(figures={"leaks": figures_engine.leaks}),
-    "47_dp_audit": Parts(figures={"audit": figures_engine.audit}),
-    "48_shuffle_and_adjacency": Parts(figures={"meanings": figures_engine.meanings}),
+    "17_findiff_private_preprocessing": Parts(
+        figures={"leaks": figures_engine.leaks, "cost": figures_engine.codec_cost}, pinned={"classifier": "boosting"},
+    ),
+    "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
+    "48_shuffle_and_adjacency": Parts(
+        figures={"meanings": figures_engine.meanings, "batches": figures_engine.batches},
+    ),
 }
 
 

@@ -7,12 +7,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.tables import summarise
+from feddiff.experiments.tables import pinned, summarise
 
 # What a noise multiplier was calibrated for (label `calibration`), in the order of the figure; only the first is right.
 CALIBRATIONS = {
     "whole_run": "whole run (correct)", "per_round": "each round anew", "one_epoch": "one epoch only",
     "wrong_rate": "rate of pooled rows",
+}
+# What a codec was made from (label `codec`), in the order of the figures.
+CODECS = {
+    "pooled": "pooled rows", "pooled_ties": "pooled rows, ties broken", "client": "each client's rows",
+    "private": "private (labels too)", "private_numbers": "private numbers, public labels", "public": "public",
+}
+SAMPLINGS = {
+    "poisson": "Poisson (what is quoted)", "shuffled": "shuffled, at least", "fixed": "the same batches always",
+}
+BOUNDS = {
+    "gaussian": "lower bound, Gaussian trade-off", "one_run": "lower bound, one run",
+    "counting": "lower bound, counting",
 }
 QUALITY = (("pair_trends", "pair trends"), ("roc_auc", "ROC AUC"))
 
@@ -91,23 +103,53 @@ def leaks(frame: pd.DataFrame) -> Figure:
 
     Metric leak_epsilon_lower with labels `channel` (what is watched) and `codec` (pooled, client, public, private).
     """
-    summary = _chosen(frame, "leak_epsilon_lower", ["channel", "codec"])
-    channels, codecs = _lines(summary, "channel"), _lines(summary, "codec", dict.fromkeys(
-        ("pooled", "client", "private", "public")))
-    figure, axes = style.canvas(style.WIDTH, 0.24 * len(channels) * (len(codecs) + 1) + 1.0)
-    panel, height = axes[0, 0], 0.8 / len(codecs)
-    for index, codec in enumerate(codecs):
-        colour = style.PALETTE[index]
-        for row in summary[summary["codec"] == codec].itertuples():
-            place = channels.index(row.channel) + height * (index - (len(codecs) - 1) / 2)
-            panel.barh(place, row.mean, height * 0.85, color=colour, xerr=_half(row) or None, ecolor="black")
-            _write(panel, f"{row.mean:.2f}", row.mean + _half(row), place)
-    panel.set_yticks(range(len(channels)), [name.replace("_", " ") for name in channels])
-    panel.set_ylim(len(channels) - 0.5, -0.5)
-    panel.set_xlim(0, max(1.0, 1.12 * (summary["mean"] + summary["half_width"].fillna(0)).max()))
-    panel.set_xlabel("ε that an attacker proves, at least (95 % confidence); training itself spent nothing")
-    handles = [Line2D([], [], color=style.PALETTE[i], linewidth=5, label=f"codec: {c}") for i, c in enumerate(codecs)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(codecs))
+    summary = _chosen(frame, "leak_epsilon_lower", ["dataset", "channel", "codec"])
+    datasets, channels = _lines(summary, "dataset"), _lines(summary, "channel")
+    codecs = _lines(summary, "codec", CODECS)
+    size = 0.24 * len(channels) * (len(codecs) + 1) + 1.0
+    figure, axes = style.canvas(style.WIDTH, size, 1, len(datasets), sharex=True, sharey=True)
+    for panel, dataset in zip(axes[0], datasets, strict=True):
+        own = summary[summary["dataset"] == dataset]
+        for place, channel in enumerate(channels):
+            rows = {row.codec: row for row in own[own["channel"] == channel].itertuples()}
+            present = [codec for codec in codecs if codec in rows]
+            for index, codec in enumerate(present):
+                row, where = rows[codec], place + 0.8 * (index - (len(present) - 1) / 2) / len(codecs)
+                colour = style.PALETTE[codecs.index(codec)]
+                error = dict(xerr=_half(row) or None, ecolor="black")
+                panel.barh(where, row.mean, 0.68 / len(codecs), color=colour, **error)
+                _write(panel, f"{row.mean:.2f}", row.mean + _half(row), where)
+        panel.set_title(dataset)
+        panel.set_xlabel("ε that an attacker proves, at least")
+    axes[0, 0].set_yticks(range(len(channels)), [name.replace("_", " ") for name in channels])
+    axes[0, 0].set_ylim(len(channels) - 0.5, -0.5)
+    axes[0, 0].set_xlim(0, max(1.0, 1.15 * (summary["mean"] + summary["half_width"].fillna(0)).max()))
+    names = [CODECS.get(codec, codec) for codec in codecs]
+    handles = [Line2D([], [], color=style.PALETTE[i], linewidth=5, label=name) for i, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(codecs)))
+    return figure
+
+
+@style.styled
+def codec_cost(frame: pd.DataFrame) -> Figure:
+    """Draw fidelity and utility under each codec; metrics column_shapes, pair_trends, roc_auc with the label `codec`."""
+    wanted = (("column_shapes", "column shapes"), *QUALITY)
+    frame = pinned(frame, {"classifier": "boosting"})
+    parts = [(text, _chosen(frame, metric, ["dataset", "codec"])) for metric, text in wanted]
+    codecs = _lines(parts[0][1], "codec", CODECS)
+    datasets = style.colours(parts[0][1]["dataset"])
+    figure, axes = style.canvas(style.WIDTH, 0.3 * len(codecs) + 1.2, 1, len(parts), sharey=True)
+    for panel, (text, summary) in zip(axes[0], parts, strict=True):
+        for row in summary.itertuples():
+            colour, marker = datasets[row.dataset]
+            place = codecs.index(row.codec)
+            panel.errorbar(row.mean, place, xerr=_half(row), color=colour, marker=marker, linestyle="none")
+        panel.set_title(text)
+        panel.set_xlabel("0–1, higher is better")
+    axes[0, 0].set_yticks(range(len(codecs)), [CODECS.get(name, name) for name in codecs])
+    axes[0, 0].set_ylim(len(codecs) - 0.5, -0.5)
+    handles = [Line2D([], [], color=c, marker=m, linewidth=0, label=name) for name, (c, m) in datasets.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -115,12 +157,11 @@ def leaks(frame: pd.DataFrame) -> Figure:
 def audit(frame: pd.DataFrame) -> Figure:
     """Draw audited lower bounds beside the accounted epsilon, a line per variant of the step.
 
-    Metrics epsilon_lower and epsilon with the labels `variant` ("correct" or the planted fault) and `sigma`.
+    Metrics epsilon_lower and epsilon with the labels `variant` ("correct..." or the planted fault) and `sigma`.
     """
     found = _chosen(frame, "epsilon_lower", ["variant", "sigma"])
     stated = _chosen(frame, "epsilon", ["variant", "sigma"])
-    variants = [v for v in ["correct"] if v in set(found["variant"])]
-    variants += [v for v in _lines(found, "variant") if v != "correct"]
+    variants = sorted(_lines(found, "variant"), key=lambda name: not name.startswith("correct"))
     sigmas = list(dict.fromkeys(found["sigma"]))
     figure, axes = style.canvas(style.WIDTH, 0.24 * len(variants) + 1.35, 1, len(sigmas), sharey=True)
     for panel, sigma in zip(axes[0], sigmas, strict=True):
@@ -147,8 +188,36 @@ def audit(frame: pd.DataFrame) -> Figure:
 
 
 @style.styled
+def audit_run(frame: pd.DataFrame) -> Figure:
+    """Draw the lower bounds of a whole run against its accounted epsilon, over the noise multiplier.
+
+    Metrics run_epsilon with the label `sigma`, run_epsilon_lower with `sigma` and `bound` (BOUNDS).
+    """
+    stated = _chosen(frame, "run_epsilon", ["sigma"])
+    found = _chosen(frame, "run_epsilon_lower", ["bound", "sigma"])
+    figure, axes = style.canvas(style.COLUMN * 1.5, 2.6)
+    panel = axes[0, 0]
+    panel.plot(stated["sigma"].astype(float), stated["mean"], color="black", marker="|", label="accounted ε (PLD)")
+    for index, (bound, text) in enumerate(BOUNDS.items()):
+        part = found[found["bound"] == bound]
+        panel.errorbar(
+            part["sigma"].astype(float), part["mean"], yerr=[_half(row) for row in part.itertuples()], label=text,
+            color=style.PALETTE[index], marker=style.MARKERS[index], linestyle="none",
+        )
+    panel.set(xlabel="noise multiplier", ylabel="ε of the whole run", xscale="log", yscale="symlog")
+    panel.set_ylim(bottom=0)
+    panel.set_xticks(stated["sigma"].astype(float), stated["sigma"], minor=False)
+    panel.minorticks_off()
+    panel.legend()
+    return figure
+
+
+@style.styled
 def meanings(frame: pd.DataFrame) -> Figure:
-    """Draw what one training costs under each reading of its number, sorted; metric epsilon, label `meaning`."""
+    """Draw what one training costs under each reading of its number, sorted.
+
+    Metric epsilon with the label `meaning`; stated_epsilon, if there, is drawn as the line of what was reported.
+    """
     summary = _chosen(frame, "epsilon", ["meaning"])
     names = _ordered_by_value(summary, "meaning")
     figure, axes = style.canvas(style.WIDTH, 0.25 * len(names) + 0.8)
@@ -163,5 +232,33 @@ def meanings(frame: pd.DataFrame) -> Figure:
     if summary["mean"].min() > 0:
         panel.set_xscale("log")
         panel.set_xlim(summary["mean"].min() / 1.3, summary["mean"].max() * 1.8)
-    panel.set_xlabel("ε of the same training (log scale), at the same δ")
+    stated = frame.loc[frame["name"] == "stated_epsilon", "value"]
+    if len(stated):
+        label = f"stated: ε = {stated.iloc[0]:.3g}"
+        panel.axvline(stated.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)), label=label)
+        panel.legend(loc="lower right")
+    panel.set_xlabel("ε of the same training (log scale)")
+    return figure
+
+
+@style.styled
+def batches(frame: pd.DataFrame) -> Figure:
+    """Draw epsilon of one epoch against the number of batches, a panel a noise multiplier.
+
+    Metric batch_epsilon with the labels `sampling` (SAMPLINGS), `batches` and `sigma`.
+    """
+    summary = _chosen(frame, "batch_epsilon", ["sampling", "batches", "sigma"])
+    sigmas = list(dict.fromkeys(summary["sigma"]))
+    figure, axes = style.canvas(style.WIDTH, 2.5, 1, len(sigmas), sharey=True)
+    for panel, sigma in zip(axes[0], sigmas, strict=True):
+        for index, (sampling, text) in enumerate(SAMPLINGS.items()):
+            part = summary[(summary["sampling"] == sampling) & (summary["sigma"] == sigma)]
+            panel.plot(
+                part["batches"].astype(int), part["mean"], color=style.PALETTE[index], marker=style.MARKERS[index],
+                label=text,
+            )
+        panel.set(xscale="log", yscale="log", xlabel="batches in the epoch")
+        panel.set_title(f"noise multiplier {sigma}")
+    axes[0, 0].set_ylabel("ε (log scale)")
+    figure.legend(handles=axes[0, 0].get_lines(), loc="outside lower center", ncols=len(SAMPLINGS))
     return figure
