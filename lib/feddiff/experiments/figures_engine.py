@@ -106,7 +106,7 @@ def leaks(frame: pd.DataFrame) -> Figure:
     summary = _chosen(frame, "leak_epsilon_lower", ["dataset", "channel", "codec"])
     datasets, channels = _lines(summary, "dataset"), _lines(summary, "channel")
     codecs = _lines(summary, "codec", CODECS)
-    size = 0.24 * len(channels) * (len(codecs) + 1) + 1.0
+    size = 0.2 * len(channels) * (len(codecs) + 1) + 1.0
     figure, axes = style.canvas(style.WIDTH, size, 1, len(datasets), sharex=True, sharey=True)
     for panel, dataset in zip(axes[0], datasets, strict=True):
         own = summary[summary["dataset"] == dataset]
@@ -132,7 +132,10 @@ def leaks(frame: pd.DataFrame) -> Figure:
 
 @style.styled
 def codec_cost(frame: pd.DataFrame) -> Figure:
-    """Draw fidelity and utility under each codec; metrics column_shapes, pair_trends, roc_auc with the label `codec`."""
+    """Draw fidelity and utility under each codec.
+
+    Metrics column_shapes, pair_trends, roc_auc with the label `codec` (CODECS).
+    """
     wanted = (("column_shapes", "column shapes"), *QUALITY)
     frame = pinned(frame, {"classifier": "boosting"})
     parts = [(text, _chosen(frame, metric, ["dataset", "codec"])) for metric, text in wanted]

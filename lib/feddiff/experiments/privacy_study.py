@@ -78,10 +78,10 @@ def leak(
     """Return scores (trials,), presence (trials,) and the privacy statement in the game "was the canary fitted?".
 
     Two neighbouring tables: `rows` rows of one `column`, spread over the clients, and the same with a canary: an
-    outlier (`bounds` given), or a label of its own (None). In each trial a coin picks the table, a codec of CODECS is fitted on
-    it, and a generator that knows nothing but the latent prior (N(0, 1), uniform codes) draws `rows` rows through the
-    codec. The score counts released values beyond `bounds`, or canary labels. The statement is
-    what a ledger says of the codec: only "private" spends; what the others but "public" read is listed as outside.
+    outlier (`bounds` given), or a label of its own (None). In each trial a coin picks the table, a codec of CODECS is
+    fitted on it, and a generator that knows nothing but the latent prior (N(0, 1), uniform codes) draws `rows` rows
+    through the codec. The score counts released values beyond `bounds`, or canary labels. The statement is what a
+    ledger says of the codec: only "private" spends; what the others but "public" read is listed as outside.
     """
     game = _Game(table, column, codec, bounds, noise_over_sensitivity, delta)
     draw = numpy_generator(seed, "leak", column, codec)

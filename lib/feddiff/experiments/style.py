@@ -107,7 +107,9 @@ def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, 
     stem = scales.figures_folder(scale) / f"{notebook}--{name}"
     paths = []
     with matplotlib.rc_context(RC):
-        # The layout is solved once and then kept: it is most of the time, and both files show the same picture.
+        # The layout is solved once and then kept: it is most of the time, and both files show the same picture. Text
+        # is hinted to whole pixels, so its width is that of the file only at the file's resolution.
+        figure.set_dpi(RC["savefig.dpi"])
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         # No dates and no versions inside the files, so that the same records give the same bytes.
@@ -115,7 +117,7 @@ def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, 
             (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}), (".png", {"Software": None})
         ):
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], metadata=metadata, dpi=200)
+            figure.savefig(buffer, format=suffix[1:], metadata=metadata, dpi=RC["savefig.dpi"])
             paths.append(files.write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue()))
     return paths[0], paths[1]
 
