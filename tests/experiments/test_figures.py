@@ -95,6 +95,17 @@ def test_leaks_draw_a_panel_for_each_data_set(toy):
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["adult", "credit"]
 
 
+def test_horizon_draws_a_row_of_panels_for_each_data_set(toy):
+    rows = [
+        (name, 0, metric, value, {"calibration": reading})
+        for name in ("adult", "credit")
+        for metric, value in (("true_epsilon", 2.0), ("pair_trends", 0.9))
+        for reading in ("whole_run", "per_round")
+    ]
+    titles = [axes.get_title(loc="left") for axes in figures_engine.horizon(toy(rows)).axes]
+    assert titles[::2] == ["adult: what is spent", "credit: what is spent"]
+
+
 def test_meanings_are_sorted_by_value(toy):
     frame = toy([("t", 0, "epsilon", value, {"meaning": name}) for name, value in (("b", 3.0), ("a", 9.0), ("c", 1.0))])
     axes = figures_engine.meanings(frame).axes[0]

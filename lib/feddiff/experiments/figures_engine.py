@@ -59,38 +59,41 @@ def _write(panel, text: str, x: float, y: float, gap: float = 3) -> None:
 
 @style.styled
 def horizon(frame: pd.DataFrame) -> Figure:
-    """Draw true epsilon and quality per calibration of one nominal epsilon (F37).
+    """Draw true epsilon and quality per calibration of one nominal epsilon, a row of panels per data set (F37).
 
     Metrics true_epsilon, pair_trends, roc_auc with the label `calibration` (CALIBRATIONS); nominal_epsilon without one.
     """
-    spent = _chosen(frame, "true_epsilon", ["calibration"])
-    names = _lines(spent, "calibration", CALIBRATIONS)
-    quality = [(m, t, _chosen(frame, m, ["calibration"])) for m, t in QUALITY if (frame["name"] == m).any()]
-    figure, axes = style.canvas(style.WIDTH, 0.35 * len(names) + 1.25, 1, 1 + len(quality), sharey=True)
+    by = ["dataset", "calibration"]
+    spent = _chosen(frame, "true_epsilon", by)
+    names, datasets = _lines(spent, "calibration", CALIBRATIONS), _lines(spent, "dataset")
+    scored = pinned(frame, {"classifier": "boosting"})
+    quality = [(title, _chosen(scored, metric, by)) for metric, title in QUALITY if (scored["name"] == metric).any()]
+    height = len(datasets) * (0.35 * len(names) + 0.6) + 0.7
+    figure, axes = style.canvas(style.WIDTH, height, len(datasets), 1 + len(quality), sharex="col", sharey=True)
     nominal = frame.loc[frame["name"] == "nominal_epsilon", "value"]
-    for panel, (title, summary) in zip(
-        axes[0], [("true ε (log scale)", spent), *((text, summary) for _, text, summary in quality)], strict=True
-    ):
-        for place, name in enumerate(names):
-            colour = style.PALETTE[0] if name == "whole_run" else style.PALETTE[1]
-            for row in summary[summary["calibration"] == name].itertuples():
+    for panels, dataset in zip(axes, datasets, strict=True):
+        for panel, (_, summary) in zip(panels, [("", spent), *quality], strict=True):
+            for row in summary[summary["dataset"] == dataset].itertuples():
+                place = names.index(row.calibration)
+                colour = style.PALETTE[0] if row.calibration == "whole_run" else style.PALETTE[1]
                 if summary is spent:
                     panel.barh(place, row.mean, color=colour, height=0.55)
                     _write(panel, f"{row.mean:.3g}", row.mean, place)
                 else:
                     panel.errorbar(row.mean, place, xerr=_half(row), color=colour, marker="o", linestyle="none")
-        panel.set_xlabel(title if summary is spent else f"{title} (0–1, higher is better)")
-    first = axes[0, 0]
-    first.set_xscale("log")
-    low, high = min(0.5, spent["mean"].min() / 2), spent["mean"].max() * 2.5
-    first.set_xlim(low, high)
-    first.set_yticks(range(len(names)), [CALIBRATIONS.get(name, name.replace("_", " ")) for name in names])
-    first.set_ylim(len(names) - 0.5, -0.5)
-    first.set_title("What is spent")
-    if quality:
-        axes[0, 1].set_title("What it seems to buy")
+        panels[0].set_xscale("log")
+        panels[0].set_yticks(range(len(names)), [CALIBRATIONS.get(name, name.replace("_", " ")) for name in names])
+        panels[0].set_title(f"{dataset}: what is spent")
+        if quality:
+            panels[1].set_title("what it seems to buy")
+        if len(nominal):
+            panels[0].axvline(nominal.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+    axes[0, 0].set_xlim(min(0.5, spent["mean"].min() / 2), spent["mean"].max() * 2.5)
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    axes[-1, 0].set_xlabel("true ε (log scale)")
+    for panel, (title, _) in zip(axes[-1, 1:], quality, strict=True):
+        panel.set_xlabel(f"{title} (0–1, higher is better)")
     if len(nominal):
-        first.axvline(nominal.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
         label = f"reported ε = {nominal.iloc[0]:.3g}"
         handle = Line2D([], [], color="black", linewidth=0.9, dashes=(4, 2), label=label)
         figure.legend(handles=[handle], loc="outside lower left")
