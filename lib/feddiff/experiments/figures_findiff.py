@@ -239,8 +239,8 @@ def relative_change(frame: pd.DataFrame, method: str = "ours", epsilon: str = "1
                     if abs(point.mean) + _bars(point) > CHANGE_LIMIT:
                         # The interval leaves the axis: its half-width stands beside it instead.
                         panel.annotate(
-                            f"±{_bars(point):.0f}", (x, -CHANGE_LIMIT), (-2, 4), textcoords="offset points", ha="right",
-                            va="bottom", rotation=90, color=colour, fontsize=7,
+                            f"±{_bars(point):.0f}", (x, -CHANGE_LIMIT), (-2, 4), textcoords="offset points",
+                            ha="right", va="bottom", rotation=90, color=colour, fontsize=7,
                         )
                 else:
                     panel.annotate(
