@@ -217,3 +217,12 @@ def test_peak_memory_is_that_of_this_process_only():
     grown = int(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
     # The peak of importing may lie above what is in use by then, so a part of the growth is hidden.
     assert len(ballast) and 150_000_000 < grown < 330_000_000
+
+
+def test_code_is_that_of_the_start_of_the_run(monkeypatch):
+    before = {"commit": "a" * 40, "modified": False, "sources_sha256": "0" * 64}
+    monkeypatch.setattr(provenance, "code", lambda: before)
+    run = records.start(notebook="10_findiff_privacy_budget", scale="quick", parameters={"dataset": "adult"}, seed=0)
+    monkeypatch.setattr(provenance, "code", lambda: before | {"commit": "b" * 40})
+    run.metric("pair_trends", 0.9)
+    assert json.loads(run.save().read_text(encoding="utf-8"))["run"]["code"] == before

@@ -94,6 +94,8 @@ class Run:
     _privacy: list[dict] = field(default_factory=list)
     _outside: list[dict] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
+    # Taken now: a commit made while the run is under way is not the code that it runs.
+    _code: dict = field(default_factory=lambda: provenance.code())
     _started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     _clock: float = field(default_factory=perf_counter)
 
@@ -182,7 +184,7 @@ class Run:
             "bytes_sent": clean(self.bytes_sent, "bytes_sent"),
             "notes": self._notes,
             "run": {
-                "code": provenance.code(),
+                "code": self._code,
                 **provenance.machine(self.device),
                 "started": self._started,
                 "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
