@@ -142,9 +142,13 @@ def test_only_the_library_that_a_notebook_reaches_counts(toys, tmp_path, monkeyp
     texts = {
         "__init__.py": "", "data/__init__.py": "", "top.py": '"""Top."""\nfrom feddiff.data import base\n',
         "data/base.py": "import numpy as np\nvalue = 1  # one\n", "aside.py": "value = 1\n",
+        "experiments/__init__.py": "", "experiments/collate.py": "from feddiff import drawing\n",
+        "drawing.py": "colour = 1\n",
     }
+    (package / "experiments").mkdir()
     monkeypatch.setattr(sources, "_PACKAGE", package)
-    notebook = toys.notebook("10_train", TRAIN, "%matplotlib inline\nfrom feddiff import top", "assert top")
+    imports = "%matplotlib inline\nfrom feddiff import top\nfrom feddiff.experiments import collate"
+    notebook = toys.notebook("10_train", TRAIN, imports, "assert top")
 
     def key(**changed):
         sources._module.cache_clear()
@@ -157,6 +161,10 @@ def test_only_the_library_that_a_notebook_reaches_counts(toys, tmp_path, monkeyp
     assert key(**{"top.py": '"""Better words."""\n\nfrom feddiff.data import base  # the base\n'}) == first
     assert key(**{"data/base.py": "import numpy as np\nvalue = 2\n"}) != first
     assert key(**{"data/__init__.py": "value = 2\n"}) != first
+    assert key(**{"experiments/__init__.py": "value = 2\n"}) != first
+    # How figures are drawn from records changes no record.
+    assert key(**{"experiments/collate.py": "from feddiff import drawing\nvalue = 2\n"}) == first
+    assert key(**{"drawing.py": "colour = 2\n"}) == first
     sources._module.cache_clear()
 
 

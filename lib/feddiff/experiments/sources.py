@@ -16,6 +16,8 @@ from pathlib import Path
 from feddiff.experiments.parameters import code_cells, read_notebook, source
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# Tables and figures are functions of records, rebuilt after every batch: how they are drawn changes no record.
+RENDERING = "feddiff.experiments.collate"
 
 
 def _file(module: str) -> Path | None:
@@ -62,13 +64,16 @@ def _module(module: str) -> tuple[str, tuple[str, ...]]:
     return significant(text), tuple(imported(ast.parse(text), module, path.name == "__init__.py"))
 
 
-def library(modules: Iterable[str]) -> dict[str, str]:
-    """Return module -> significant source, for `modules` and everything in feddiff that they import in turn."""
+def library(modules: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, str]:
+    """Return module -> significant source, for `modules` and everything in feddiff that they import in turn.
+
+    without: modules that are left out, with whatever only they reach.
+    """
     found: dict[str, str] = {}
-    waiting = list(modules)
+    waiting, left_out = list(modules), set(without)
     while waiting:
         name = waiting.pop()
-        if name in found or name.split(".")[0] != "feddiff" or _file(name) is None:
+        if name in found or name in left_out or name.split(".")[0] != "feddiff" or _file(name) is None:
             continue
         found[name], more = _module(name)
         waiting += more
@@ -91,6 +96,7 @@ def _digest(path: Path) -> str:
 def content_key(notebook: Path, parameters: dict, files: Iterable[Path] = ()) -> str:
     """Return the SHA-256 of the notebook's code, the library it reaches, `parameters` and the content of `files`.
 
+    What draws tables and figures from records (RENDERING) is left out: a better figure makes no run stale.
     A parameter whose text is the path of a file (a user's own table) counts with the content of that file.
     """
     cells = [source(cell) for cell in code_cells(read_notebook(notebook))]
@@ -99,7 +105,7 @@ def content_key(notebook: Path, parameters: dict, files: Iterable[Path] = ()) ->
         if isinstance(value, str) and value and (notebook.parent / value).is_file()
     }
     whole = {
-        "cells": cells, "library": library(_imports_of(cells)), "parameters": parameters, "tables": own,
-        "files": {path.name: _digest(path) for path in sorted(files)},
+        "cells": cells, "library": library(_imports_of(cells), without=[RENDERING]), "parameters": parameters,
+        "tables": own, "files": {path.name: _digest(path) for path in sorted(files)},
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
