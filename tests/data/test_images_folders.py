@@ -26,8 +26,8 @@ def picture(path, mode="RGB", size=(6, 6), seed=0, **options):
 def folder(tmp_path):
     """Three classes, nested folders, several endings, hidden clutter."""
     root = tmp_path / "pets"
-    for number, name in enumerate(["dog/b.png", "dog/a.JPG", "cat/z/1.bmp", "cat/z-1/1.png", "cat/2.png", "10/x.webp",
-                                   "9/x.tiff"]):
+    for number, name in enumerate(["dog/b.png", "dog/a.JPG", "cat/z/1.bmp", "cat/z/q/1.png", "cat/z-1/1.png",
+                                   "cat/2.png", "10/x.webp", "9/x.tiff"]):
         picture(root / name, seed=number)
     (root / ".cache").mkdir()
     (root / ".cache" / "no.png").write_bytes(b"no")
@@ -58,7 +58,7 @@ def test_a_folder_reads_as_torchvision_reads_it(folder):
     assert ours.class_names == tuple(theirs.classes) == ("10", "9", "cat", "dog")
     assert ours.labels.tolist() == theirs.targets and ours.labels.dtype == np.int64
     assert np.array_equal(ours.images, [np.asarray(image) for image, _ in theirs])
-    assert ours.name == "pets" and ours.source == "file" and ours.images.shape == (7, 6, 6, 3)
+    assert ours.name == "pets" and ours.source == "file" and ours.images.shape == (8, 6, 6, 3)
     assert np.array_equal(load_images(str(folder)).images, ours.images)
 
 
@@ -97,7 +97,7 @@ def test_files_left_out_are_announced(folder):
     (folder / "dog/notes.txt").write_text("x")
     (folder / "stray.png").write_bytes((folder / "dog/b.png").read_bytes())
     with pytest.warns(UserWarning, match="pets: 2 files .* dog/notes.txt"):
-        assert len(load_images(folder)) == 7
+        assert len(load_images(folder)) == 8
 
 
 def test_grey_pictures_stay_grey_and_become_coloured_only_together(tmp_path):
@@ -119,7 +119,7 @@ def test_mixed_sizes_need_one(folder):
     with pytest.raises(ValueError, match=r"pets: dog/c.png is 9 x 7 pixels but 10/x.webp is 6 x 6; give size="):
         load_images(folder)
     scaled = load_images(folder, size=4)
-    assert scaled.images.shape == (8, 4, 4, 3)
+    assert scaled.images.shape == (9, 4, 4, 3)
     # The same rule as for whole sets: the middle square, then scaled.
     with Image.open(folder / "dog/c.png") as one:
         expected = one.crop((1, 0, 8, 7)).resize((4, 4), Image.Resampling.BILINEAR)
