@@ -50,10 +50,26 @@ def sampling(rounds: int) -> Benchmark:
             if t:
                 x = x + scales[t] * torch.randn(x.shape, generator=generator)
 
+    @torch.no_grad()
+    def products() -> None:
+        linears = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+        jobs = [
+            (torch.randn(SAMPLE_CHUNK, layer.in_features, generator=torch_generator(0, "floor")), layer.weight.t())
+            for layer in linears
+            if not any(layer is timed for timed in network.time)
+        ]
+        results = [torch.empty(SAMPLE_CHUNK, weight.shape[1]) for _, weight in jobs]
+        for _ in range(STEPS * ROWS // SAMPLE_CHUNK):
+            for (left, right), out in zip(jobs, results):
+                torch.mm(left, right, out=out)
+
     return Benchmark(
         title=f"sampling {ROWS} rows, {STEPS} steps, {WIDTH} x {WIDTH}",
-        variants={"our sampler": chunked, "naive loop": naive},
-        goals=[Goal("speed against the naive loop", "naive loop", "our sampler", at_least=1.5)],
+        variants={"our sampler": chunked, "naive loop": naive, "matrix products": products},
+        goals=[
+            Goal("speed against the naive loop", "naive loop", "our sampler", at_least=1.5),
+            Goal("share of the matrix products' speed", "matrix products", "our sampler"),
+        ],
         rounds=rounds,
         facts={"rows at a time": SAMPLE_CHUNK},
     )

@@ -21,7 +21,7 @@ PINS = environment.pins(ROOT)
 EXTRAS = [line for lines in PROJECT["optional-dependencies"].values() for line in lines]
 DIRECT = [Requirement(line) for line in [*PROJECT["dependencies"], *EXTRAS]]
 # Names under which distributions are imported, where the two differ.
-IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+IMPORTED_AS = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
 
 
 def test_every_line_of_the_constraints_is_one_exact_version():
