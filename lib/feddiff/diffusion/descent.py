@@ -40,7 +40,7 @@ class Descent:
 
     steps: int
     batch: int = 64
-    lr: float = 1.5e-3
+    lr: float = 3e-3
     warmup: int = 100
     floor: float = 0.05
     weight_decay: float = 0.0

@@ -68,6 +68,8 @@ def fit(
     ValueError for pictures or labels that the network cannot take; FloatingPointError for a loss that is not finite.
     """
     check_pictures(network, images, labels)
+    if not network.follows(schedule):
+        raise ValueError("this network was built for another schedule: build it with the one that it is trained on")
     lo, hi = config.range_of(schedule)
     device = torch.device(device)
     network.to(device)
@@ -86,7 +88,7 @@ def fit(
     return descend(
         network,
         loss,
-        Batches(labels, config.batch, config.balanced, seed, name),
+        Batches(labels.cpu(), config.batch, config.balanced, seed, name),
         config,
         seed=seed,
         name=name,
