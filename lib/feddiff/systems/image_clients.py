@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from feddiff.diffusion.autoencoder import ConvAutoencoder
-from feddiff.systems.pfdm_config import VALUES
 
 # Names of other parties and of models, in messages and in files of checkpoints.
 RESERVED = ("server", "global", "centralised", "fedavg")
@@ -101,7 +100,7 @@ def members(clients: Sequence, classes: int | None = None) -> Members:
 
 @dataclass(frozen=True)
 class PixelSpace:
-    """Pictures are diffused as they are, in the range `values` of the configuration."""
+    """Pictures are diffused as they are, in the range `values` of the configuration: "[-1, 1]" or "[0, 1]"."""
 
     values: str
     latent = False
@@ -112,16 +111,14 @@ class PixelSpace:
 
     def enter(self, images: torch.Tensor) -> torch.Tensor:
         """Return pictures in [-1, 1] mapped to the range."""
-        low, high = VALUES[self.values]
-        return low + (images + 1) * ((high - low) / 2)
+        return images if self.values == "[-1, 1]" else (images + 1) / 2
 
     def leave(self, x: torch.Tensor) -> torch.Tensor:
         """Return the inverse of `enter`, limited to [-1, 1]."""
-        low, high = VALUES[self.values]
-        return ((x - low) * (2 / (high - low)) - 1).clamp(-1, 1)
+        return (x if self.values == "[-1, 1]" else 2 * x - 1).clamp(-1, 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class LatentSpace:
     """Pictures are diffused as standardised codes of an autoencoder that all clients have."""
 

@@ -1,4 +1,4 @@
-"""A class-conditional denoiser of pictures as the systems use it: a U-Net with its schedule, trained and walked back."""
+"""A class-conditional denoiser of pictures as the systems use it: a U-Net on its schedule, trained and walked back."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +176,7 @@ def denoiser(
     return Denoiser(name, network, schedule, config, hi=hi or schedule.T, flag=flag, device=device)
 
 
-def clip_mixing(share: float, C: float) -> Augment:
+def mix_clipped(share: float, C: float) -> Augment:
     """Return the augmentation of local training: each picture is clipped to norm C, and flagged, with this chance."""
 
     def augment(x: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:

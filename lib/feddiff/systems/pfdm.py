@@ -169,7 +169,7 @@ class PFDMRun:
         if start not in STARTS:
             raise ValueError(f"start must be one of {STARTS}, got {start!r}")
         if (start == "clean_global") != (reference is not None):
-            raise ValueError("start='clean_global', and it alone, needs reference=, a model of the pooled clean pictures")
+            raise ValueError("start='clean_global', and no other, needs reference=: a model of pooled clean pictures")
         abar, generator = self.config.alpha_bar, torch_generator(seed, "sampling", "start", start, member.name)
         if start == "global":
             return member.global_stage(codes, seed=seed, steps=steps, sampler=sampler, noise_aware=noise_aware)

@@ -14,7 +14,7 @@ import torch
 from feddiff.privacy.noise import GaussianNoise, SecureGaussianNoise
 from feddiff.seeds import torch_generator
 from feddiff.systems.image_clients import ImageClient, Space, clipped
-from feddiff.systems.image_denoisers import Denoiser, clip_mixing, denoiser
+from feddiff.systems.image_denoisers import Denoiser, denoiser, mix_clipped
 from feddiff.systems.pfdm_config import PFDMConfig
 from feddiff.systems.pfdm_starts import Uploads
 
@@ -55,7 +55,7 @@ class PFDMClient:
             self._x,
             self._labels,
             config.training(config.images, hi=self._secret.hi, balanced=config.balanced),
-            augment=clip_mixing(config.clip_mixing, config.C) if config.clip_mixing else None,
+            augment=mix_clipped(config.clip_mixing, config.C) if config.clip_mixing else None,
             folder=folder,
             progress=progress,
         )
@@ -66,7 +66,7 @@ class PFDMClient:
         Raises RuntimeError when called again: a second draw of z would be a second release, mu growing by sqrt(2).
         """
         if self._uploaded:
-            raise RuntimeError(f"{self.name} has uploaded already: fresh noise on the same pictures spends epsilon anew")
+            raise RuntimeError(f"{self.name} has uploaded already: fresh noise on its pictures spends epsilon again")
         self._uploaded = True
         abar, x = self.config.alpha_bar, clipped(self._x, self.config.C)
         if self.config.secure:
@@ -75,6 +75,10 @@ class PFDMClient:
             noise = GaussianNoise(torch_generator(self.config.seed, "upload-noise", self.name))
         z = noise.fill_(torch.empty(x.shape), 1.0)
         return {"images": (math.sqrt(abar) * x + math.sqrt(1 - abar) * z).numpy(), "labels": self._labels.numpy()}
+
+    def mark_uploaded(self) -> None:
+        """Take note that an upload was made earlier, with noise that cannot be drawn again."""
+        self._uploaded = True
 
     def receive(self, weights: Mapping[str, np.ndarray]) -> None:
         """Take up the weights of z_w."""
@@ -87,7 +91,9 @@ class PFDMClient:
             raise ValueError(f"{self.name} has other pictures than in the run whose uploads it should share")
         self._uploaded, self._global = earlier._uploaded, earlier._global
 
-    def global_stage(self, labels: torch.Tensor, *, seed: int, steps: int | None, sampler: str, noise_aware: bool):
+    def global_stage(
+        self, labels: torch.Tensor, *, seed: int, steps: int | None, sampler: str, noise_aware: bool
+    ) -> torch.Tensor:
         """Return starts at step t0, (n, c, h, w): z_w walked back from N(0, I) to what it took for clean pictures."""
         if self._global is None:
             raise ValueError("this run has no global denoiser (global_images=0): choose another start")
@@ -144,23 +150,26 @@ class PFDMServer:
         self.config, self.classes = config, classes
         self.denoiser = None if config.global_images == 0 else global_denoiser(config, shape, classes, device)
         self._received: dict[str, dict[str, np.ndarray]] = {}
+        self._pooled: Uploads | None = None
 
     def receive(self, sender: str, message: dict[str, np.ndarray]) -> None:
         """Keep one client's upload; ValueError when there is one of this sender."""
         if sender in self._received:
             raise ValueError(f"{sender} has uploaded already: every client uploads once")
-        self._received[sender] = message
+        self._received[sender], self._pooled = message, None
 
     @property
     def uploads(self) -> Uploads:
         """All uploads, pooled in the order in which they came."""
-        parts = list(self._received.values())
-        counts = torch.tensor([len(part["labels"]) for part in parts])
-        return Uploads(
-            images=torch.cat([torch.from_numpy(part["images"]) for part in parts]),
-            labels=torch.cat([torch.from_numpy(part["labels"]) for part in parts]),
-            clients=torch.arange(len(parts)).repeat_interleave(counts),
-        )
+        if self._pooled is None:
+            parts = list(self._received.values())
+            counts = torch.tensor([len(part["labels"]) for part in parts])
+            self._pooled = Uploads(
+                images=torch.cat([torch.from_numpy(part["images"]) for part in parts]),
+                labels=torch.cat([torch.from_numpy(part["labels"]) for part in parts]),
+                clients=torch.arange(len(parts)).repeat_interleave(counts),
+            )
+        return self._pooled
 
     def fit_global(self, *, folder: Path | None = None, progress: bool = True) -> None:
         """Train z_w on the pooled uploads, taken for clean pictures, at every step of its schedule."""
