@@ -154,8 +154,9 @@ def test_estimates_do_not_follow_the_order_of_rows():
     g = rng(11)
     labels = np.repeat(np.arange(10), 100)
     real, synthetic = (8 * np.eye(10)[labels] + g.normal(size=(1000, 10)) for _ in range(2))
-    ordered = image_distances.frechet_estimate(real, synthetic + 1, generator=rng(0), groups=10)
-    shuffled = image_distances.frechet_estimate(g.permutation(real), synthetic + 1, generator=rng(1), groups=10)
+    synthetic += np.arange(10) / 5
+    ordered = image_distances.frechet_estimate(real, synthetic, generator=rng(0), groups=10)
+    shuffled = image_distances.frechet_estimate(g.permutation(real), synthetic, generator=rng(1), groups=10)
     width = ordered.distance.high - ordered.distance.low
     assert width == pytest.approx(shuffled.distance.high - shuffled.distance.low, rel=0.6)
     assert width < 0.3 * ordered.distance.value
@@ -275,6 +276,16 @@ def test_repeated_pictures_are_inside_balls_of_radius_zero():
     moved = copies.copy()
     moved[:, 0] += 0.01
     assert image_distances.precision_recall(copies, moved, k=3).precision == 0.0
+
+
+def test_a_point_on_the_surface_is_inside_whatever_the_rounding():
+    angles = np.linspace(0, 2 * np.pi, 100)
+    circle = np.column_stack([np.cos(angles), np.sin(angles)])
+    # A ball of radius 1 (k = 1) far from the centre of all points, which are copies of one elsewhere.
+    real = np.concatenate([[[900.0, 700.0], [901.0, 700.0]], np.tile([[-40.0, 3.0]], (98, 1))])
+    assert image_distances.precision_recall(real, circle + [900.0, 700.0], k=1).precision == 1.0
+    assert image_distances.precision_recall(real, 1.0001 * circle[30:70] + [900.0, 700.0], k=1,
+                                            generator=np.random.default_rng(0)).precision == 0.0
 
 
 def test_counts_are_made_equal_by_drawing():

@@ -1,4 +1,4 @@
-"""What generated pictures are worth: read rightly, useful to a classifier, close to the truth for every group, no copies.
+"""What generated pictures are worth: read rightly, of use to a classifier, near the truth for every group, no copies.
 
 Labels here are the classes that the pictures were asked to show. A group is a set of classes under a name (a client's
 majority and minority, say).
