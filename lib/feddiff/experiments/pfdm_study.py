@@ -1,0 +1,254 @@
+"""What every PFDM notebook does: one split of a picture set, one judge, trained runs from the cache, one set of scores.
+
+The notebook chooses data set, scale, presets and baselines; this module keeps all of them on the same pictures, the
+same judge, the same number of samples of every class and the same metrics, so that their records can be compared.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from feddiff.data import image_partitions, images
+from feddiff.data.image_partitions import ClientClasses
+from feddiff.data.images import ImageSet
+from feddiff.evaluation import image_quality
+from feddiff.evaluation.image_features import Judge, train_judge
+from feddiff.experiments import cache, records
+from feddiff.seeds import numpy_generator
+from feddiff.systems import baselines_images, pfdm
+from feddiff.systems.baselines_images import ImageBaseline
+from feddiff.systems.image_clients import ImageClient
+from feddiff.systems.image_federation import RoundsConfig
+from feddiff.systems.pfdm import PFDMConfig, PFDMRun
+
+DATA_CODE = ("feddiff.data.images", "feddiff.data.image_partitions")
+# The judge and the hold-out are the same for every seed: seeds vary what is dealt, trained and drawn.
+JUDGE_SEED = 0
+# Pictures of either side of a copy test at most: its cost grows with their product.
+MOST_COPIES = 1000
+# method -> (function of baselines_images, its options)
+BASELINES: dict[str, tuple] = {
+    "centralised": (baselines_images.centralised, {}),
+    "fedavg": (baselines_images.fedavg, {}),
+    "local": (baselines_images.local_only, {}),
+    "local_balanced": (baselines_images.local_only, dict(balanced=True)),
+    "local_range": (baselines_images.local_only, dict(local_range="t0")),
+    "local_clip": (baselines_images.local_only, dict(clip_mixing=True)),
+    "local_range_clip": (baselines_images.local_only, dict(local_range="t0", clip_mixing=True)),
+    "dp_local": (baselines_images.dp_sgd, dict(federated=False)),
+    "dp_fedavg": (baselines_images.dp_sgd, dict(federated=True)),
+    "fedavg_dp": (baselines_images.fedavg_dp, {}),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A picture set split over heterogeneous clients, with its judge.
+
+    parts: which rows of `train` each client holds, and which classes it has many and few pictures of. spare: rows of
+    `train` that no client holds. per_class: samples of every class that each method draws. identity: what the cache
+    knows the split by.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    parts: tuple[ClientClasses, ...]
+    clients: tuple[ImageClient, ...]
+    spare: np.ndarray
+    judge: Judge
+    per_class: int
+    seed: int
+    identity: str
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return len(self.train.class_names)
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The labels that every method is asked for: `per_class` of each class, int64."""
+        return torch.arange(self.classes).repeat_interleave(self.per_class)
+
+    def groups(self, client: int) -> dict[str, tuple[int, ...]]:
+        """Return the classes that this client has many and few pictures of."""
+        return {"majority": self.parts[client].majority, "minority": self.parts[client].minority}
+
+
+def split(
+    dataset: str,
+    *,
+    majority: int,
+    minority: int,
+    seed: int,
+    per_class: int,
+    clients: int = 2,
+    size: int | None = None,
+    fixed_total: bool = False,
+    progress: bool = True,
+) -> Setting:
+    """Deal a picture set to clients: `majority` pictures of each class of the own group, `minority` of each other one.
+
+    dataset: a known name or the path of own pictures; size: side to which they are resized. fixed_total: the counts
+    are totals that all clients share. per_class: samples of a class that every method draws.
+    """
+    train, test = images.train_and_test(dataset, numpy_generator(JUDGE_SEED, "split"), size=size)
+    deal = image_partitions.at_fixed_total if fixed_total else image_partitions.clusters
+    parts = deal(train.labels, classes=len(train.class_names), clients=clients, majority=majority, minority=minority,
+                 generator=numpy_generator(seed, "partition"))
+    held = np.concatenate([part.rows for part in parts])
+    identity = (f"{train.sha256} size={train.size} clients={clients} majority={majority} minority={minority} "
+                f"fixed_total={fixed_total} seed={seed}")
+    return Setting(
+        train=train, test=test, parts=tuple(parts), seed=seed, per_class=per_class, identity=identity,
+        clients=tuple(ImageClient(images.to_tensor(train.images[part.rows]), torch.from_numpy(train.labels[part.rows]))
+                      for part in parts),
+        spare=np.setdiff1d(np.arange(len(train)), held), judge=judge_of(train, test, progress=progress),
+    )
+
+
+def judge_of(train: ImageSet, test: ImageSet, *, progress: bool = True) -> Judge:
+    """Return the classifier of a picture set that gives features and reads samples, from the cache where it is."""
+    def build() -> dict:
+        return train_judge(images.to_tensor(train.images), train.labels, images.to_tensor(test.images), test.labels,
+                           seed=JUDGE_SEED, data=f"{train.name} {train.size} x {train.size}",
+                           progress=progress).to_state()
+
+    entry = cache.cached("judge", {"seed": JUDGE_SEED}, f"{train.sha256} {test.sha256} size={train.size} "
+                         f"rows={len(train)}", build, code=["feddiff.evaluation.image_features", *DATA_CODE])
+    return Judge.from_state(entry.state)
+
+
+def trained(
+    setting: Setting, config: PFDMConfig, *, share: PFDMRun | None = None, device: str = "cpu", progress: bool = True
+) -> PFDMRun:
+    """Return the PFDM run of `config` with the setting's seed, from the cache where it was trained before.
+
+    share: an earlier run that differs in local settings alone; its uploads and global denoiser are taken over.
+    """
+    config = replace(config, seed=setting.seed, classes=setting.classes)
+    entry = cache.cached(
+        "pfdm", config, f"{setting.identity} device={device}",
+        lambda: pfdm.train(setting.clients, config, share=share, device=device, progress=progress).to_state(),
+        code=["feddiff.systems.pfdm", *DATA_CODE],
+    )
+    return pfdm.from_state(entry.state, setting.clients, config, device=device)
+
+
+def baseline(
+    setting: Setting, method: str, config: PFDMConfig, *, rounds: RoundsConfig | None = None,
+    epsilon: float | None = None, device: str = "cpu", progress: bool = True,
+) -> ImageBaseline:
+    """Return a trained baseline, one of BASELINES, on the same network and number of training pictures.
+
+    rounds: of the federated and private ones; epsilon: of the private ones, and of those alone.
+    """
+    if method not in BASELINES:
+        raise ValueError(f"method must be one of {', '.join(BASELINES)}, got {method!r}")
+    build, options = BASELINES[method]
+    options = dict(options)
+    if epsilon is not None:
+        options["epsilon"] = epsilon
+    if rounds is not None:
+        options["rounds"] = rounds
+    config = replace(config, seed=setting.seed, classes=setting.classes)
+    plain = {name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+             for name, value in options.items()}
+    entry = cache.cached(
+        "image-baseline", {"method": method, "options": plain, "config": dataclasses.asdict(config)},
+        f"{setting.identity} device={device}",
+        lambda: build(setting.clients, config, device=device, progress=progress, **options).to_state(),
+        code=["feddiff.systems.baselines_images", *DATA_CODE],
+    )
+    return baselines_images.from_state(entry.state, setting.clients, config, device=device)
+
+
+def judge(
+    run: records.Run, setting: Setting, samples: torch.Tensor, *, client: int, copies: bool = True, **labels
+) -> dict[str, float]:
+    """Record what pictures of `setting.labels`, drawn for one client, are worth to it; return the minority's scores.
+
+    By group of classes: label accuracy, Fréchet distance (as it is and corrected for the number of pictures), KID,
+    precision, recall, all against the test pictures; with `copies`, the copy test against the client's own pictures.
+    """
+    scores = image_quality.group_scores(
+        setting.judge, images.to_tensor(setting.test.images), setting.test.labels, samples, setting.labels.numpy(),
+        groups=setting.groups(client), generator=numpy_generator(setting.seed, "judge"),
+    )
+    found = {}
+    for row in scores.to_dict("records"):
+        run.metric(row["metric"], row["value"], client=client, group=row["group"], **labels)
+        if row["group"] == "minority":
+            found[row["metric"]] = row["value"]
+    if copies:
+        for group, classes in setting.groups(client).items():
+            report = copy_report(setting, samples, client, classes)
+            run.metric("closer_to_train", report.closer_to_train.value, client=client, group=group, **labels)
+            run.metric("memorised", report.memorised.value, client=client, group=group, **labels)
+    return found
+
+
+def copy_report(
+    setting: Setting, samples: torch.Tensor, client: int, classes: Sequence[int]
+) -> image_quality.CopyTest:
+    """Return the copy test of samples of `classes` against the client's own pictures and as many that nobody holds."""
+    generator = numpy_generator(setting.seed, "copies", client)
+    own = setting.clients[client]
+    own_images = own.images[np.isin(own.labels.numpy(), classes)]
+    spare = setting.spare[np.isin(setting.train.labels[setting.spare], classes)]
+    unseen = [images.to_tensor(setting.train.images[spare]),
+              images.to_tensor(setting.test.images[np.isin(setting.test.labels, classes)])]
+    held_out = torch.cat(unseen)
+    count = min(len(own_images), len(held_out), MOST_COPIES)
+    picked = samples[np.isin(setting.labels.numpy(), classes)]
+    return image_quality.copy_test(
+        _some(picked, MOST_COPIES, generator), _some(own_images, count, generator), _some(held_out, count, generator)
+    )
+
+
+def downstream(
+    run: records.Run, setting: Setting, samples: torch.Tensor, labels: np.ndarray, *, client: int, **names
+) -> image_quality.Downstream:
+    """Record what a classifier trained on `samples` is worth on real test pictures, to the client whose groups count."""
+    found = image_quality.tstr(
+        samples, labels, images.to_tensor(setting.test.images), setting.test.labels, classes=setting.classes,
+        seed=setting.seed, progress=False,
+    )
+    values = {"accuracy": found.accuracy, "worst_recall": found.worst_recall, "recall_gap": found.gap}
+    values |= {f"{group}_recall": found.group(classes) for group, classes in setting.groups(client).items()}
+    for name, value in values.items():
+        run.metric(name, value, client=client, **names)
+    return found
+
+
+def real(setting: Setting, client: int | None = None) -> torch.Tensor:
+    """Return real pictures of `setting.labels`: the ceiling (None: training pictures nobody holds), or a client's own.
+
+    A client's own pictures of a class are repeated where it has fewer than are asked for: what oversampling would give.
+    """
+    generator = numpy_generator(setting.seed, "real", -1 if client is None else client)
+    if client is None:
+        source, labels = setting.train.images[setting.spare], setting.train.labels[setting.spare]
+        if min(np.bincount(labels, minlength=setting.classes)) < setting.per_class:
+            source, labels = setting.train.images, setting.train.labels
+        source = images.to_tensor(source)
+    else:
+        source, labels = setting.clients[client].images, setting.clients[client].labels.numpy()
+    rows = []
+    for label in range(setting.classes):
+        own = np.flatnonzero(labels == label)
+        rows += [generator.choice(own, setting.per_class, replace=len(own) < setting.per_class)] if len(own) else []
+    return source[np.concatenate(rows)]
+
+
+def show(setting: Setting, drawn: Mapping[str, torch.Tensor], columns: int = 1) -> dict[str, torch.Tensor]:
+    """Return the first `columns` samples of every class of each method, in the order of the classes, for a picture."""
+    places = torch.cat([torch.nonzero(setting.labels == label).flatten()[:columns] for label in range(setting.classes)])
+    return {name: samples[places] for name, samples in drawn.items()}
+
+
+def _some(pictures: torch.Tensor, count: int, generator: np.random.Generator) -> torch.Tensor:
+    return pictures[np.sort(generator.permutation(len(pictures))[:count])]
