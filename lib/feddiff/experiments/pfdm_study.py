@@ -212,7 +212,7 @@ def copy_report(
 def downstream(
     run: records.Run, setting: Setting, samples: torch.Tensor, labels: np.ndarray, *, client: int, **names
 ) -> image_quality.Downstream:
-    """Record what a classifier trained on `samples` is worth on real test pictures, to the client whose groups count."""
+    """Record what a classifier trained on `samples` is worth on real test pictures; the groups are the client's."""
     found = image_quality.tstr(
         samples, labels, images.to_tensor(setting.test.images), setting.test.labels, classes=setting.classes,
         seed=setting.seed, progress=False,
