@@ -26,10 +26,11 @@ case "$*" in
     *" check "*feddiff.stamp) cmp -s "$HOME/here it is/constraints.txt" "${{@: -1}}" && exit {check} || exit 1 ;;
     *" check "*) echo "torch is 1.0, not 2.0"; exit {check} ;;
     *" stamp "*) cat "$HOME/here it is/constraints.txt" ;;
-    *) echo "ran: $*" ;;
+    *) echo "ran: $*"; [ -z "{fails}" ] || case "$*" in *{fails}*) exit 1 ;; esac ;;
 esac
 """
-_GOOD = {"version_ok": 0, "version": "3.11", "ensurepip": 0, "pip_works": 0, "pip_says": "", "pip_exit": 0, "check": 0}
+_GOOD = {"version_ok": 0, "version": "3.11", "ensurepip": 0, "pip_works": 0, "pip_says": "", "pip_exit": 0, "check": 0,
+         "fails": ""}
 _NAMES = ("python3.11", "python3.12", "python3.13", "python3", "python")
 
 
@@ -118,6 +119,14 @@ def test_each_command_runs_its_module(machine, arguments, ran):
 def test_test_alone_runs_both_suites(machine):
     lines = machine.start("test").stdout.splitlines()
     assert lines == ["ran: -m pytest tests", "ran: -m pytest --nbval-lax --nbval-current-env notebooks"]
+
+
+@pytest.mark.parametrize("failing", ["tests", "nbval"])
+def test_a_failure_of_either_suite_fails_the_command(machine, failing):
+    machine.inside(fails=failing)
+    done = machine.start("test")
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == 2, "the other suite is reported all the same"
 
 
 def test_help_and_unknown_commands_need_no_environment(machine):
