@@ -213,26 +213,50 @@ def test_mmd_is_unbiased_and_the_version_with_the_diagonal_is_not(shift):
         assert 0.2 < np.mean(np.array(values) < 0) < 0.9
 
 
-def test_kid_interval_covers_the_truth_from_both_sides():
-    shift, repeats, hits = 0.5, 200, []
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.5, 0.9, 0.9), (0.0, 0.9, 1.0)])
+def test_kid_interval_covers_the_truth_from_both_sides(shift, least, most):
+    """Between equal laws the statistic is degenerate and the interval too wide, never too narrow."""
+    repeats, hits = 120, []
     truth = 3 * shift**2 + 3 * shift**4 + (shift**3 + 3 * shift) ** 2
     for seed in range(repeats):
         g = rng(seed)
         estimate = image_distances.kid(
-            g.normal(size=(300, 1)), g.normal(size=(200, 1)) + shift, generator=g, blocks=8, confidence=0.9)
+            g.normal(size=(300, 1)), g.normal(size=(200, 1)) + shift, generator=g, groups=10, confidence=0.9)
         hits.append(estimate.low <= truth <= estimate.high)
-        assert estimate.count == 8
-    assert abs(np.mean(hits) - 0.9) < 4 * np.sqrt(0.09 / repeats)
+        assert estimate.count == 10
+    slack = 4 * np.sqrt(0.09 / repeats)
+    assert least - slack < np.mean(hits) < most + slack
 
 
-def test_one_block_is_the_whole_and_bad_blocks_are_refused():
+def test_kid_is_the_whole_statistic_with_the_jackknife_of_its_definition():
+    g = rng(13)
+    real, synthetic = g.normal(size=(47, 3)), g.normal(size=(30, 3)) + 0.3
+    estimate = image_distances.kid(real, synthetic, generator=rng(5), groups=4)
+    assert estimate.value == pytest.approx(image_distances.polynomial_mmd(real, synthetic), rel=1e-9)
+    order, variance = rng(5), 0.0
+    shuffled = [side[order.permutation(len(side))] for side in (real, synthetic)]
+    for side in (0, 1):
+        values = []
+        for group in np.array_split(np.arange(len(shuffled[side])), 4):
+            pair = list(shuffled)
+            pair[side] = np.delete(pair[side], group, axis=0)
+            values.append(image_distances.polynomial_mmd(*pair))
+        variance += 3 * np.var(values)
+    assert estimate.high - estimate.value == pytest.approx(3.182446 * np.sqrt(variance), rel=1e-6)  # t_{.975, 3}
+    assert estimate.value - estimate.low == pytest.approx(estimate.high - estimate.value)
+
+
+def test_too_few_pictures_for_a_kernel_distance_are_refused():
     g = rng(13)
     real, synthetic = g.normal(size=(40, 3)), g.normal(size=(30, 3))
-    whole = image_distances.kid(real, synthetic, generator=g, blocks=1)
-    assert whole.value == pytest.approx(image_distances.polynomial_mmd(real, synthetic), rel=1e-9)
-    assert np.isnan(whole.low)
-    with pytest.raises(ValueError, match="from 1 to 15"):
-        image_distances.kid(real, synthetic, generator=g, blocks=16)
+    for groups in (1, 31):
+        with pytest.raises(ValueError, match="groups must be an integer from 2 to 30"):
+            image_distances.kid(real, synthetic, generator=g, groups=groups)
+    with pytest.raises(ValueError, match="confidence must lie in"):
+        image_distances.kid(real, synthetic, generator=g, confidence=1.0)
+    with pytest.raises(ValueError, match="at least 4 pictures a side, got 40 real and 3 synthetic"):
+        image_distances.kid(real, synthetic[:3], generator=g, groups=2)
+    assert np.isfinite(image_distances.kid(real, synthetic[:4], generator=g, groups=4).low)
     with pytest.raises(ValueError, match="at least 2 synthetic pictures"):
         image_distances.polynomial_mmd(real, synthetic[:1])
 

@@ -112,7 +112,8 @@ def fit(
 ) -> LeNet:
     """Train a LeNet on `images` for `steps` batches (shuffled passes; Adam, cosine decay to 0) and return it.
 
-    Every use of a picture warps it a little (WARP), so that a few thousand pictures suffice. Same arguments, same machine: same weights. FloatingPointError where the loss is no longer finite.
+    Every use of a picture warps it a little (WARP), so that a few thousand pictures suffice. Same arguments, same
+    machine: same weights. FloatingPointError where the loss is no longer finite.
     """
     images = pictures(images, "training pictures")
     labels = class_labels(labels, len(images), classes, "training labels")

@@ -1,4 +1,4 @@
-"""Named features for distances between sets of pictures: a classifier trained on the real set, stored with its accuracy.
+"""Named features for distances between sets of pictures: a classifier of the real set, stored with its accuracy.
 
 Where the weights of Inception-v3 cannot be had, or pictures are digits of 16 x 16 for which they mean little, the last
 hidden layer of a small classifier does (as DPDM and others do for MNIST). Distances in such features compare models
@@ -105,8 +105,8 @@ def train_judge(
     """
     images, test_images = pictures(images, "training pictures"), pictures(test_images, "test pictures")
     if images.shape[1:] != test_images.shape[1:]:
-        raise ValueError(f"training pictures are {tuple(images.shape[1:])}, test pictures {tuple(test_images.shape[1:])}"
-                         " (channels, height, width); resize one of the two")
+        shapes = f"{tuple(images.shape[1:])}, test pictures {tuple(test_images.shape[1:])}"
+        raise ValueError(f"training pictures are {shapes} (channels, height, width); resize one of the two")
     labels = class_labels(labels, len(images), None, "training labels")
     classes = int(labels.max()) + 1
     test_labels = class_labels(test_labels, len(test_images), classes, "test labels")

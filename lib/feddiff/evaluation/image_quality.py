@@ -132,7 +132,7 @@ def group_scores(
         scores = {
             "label_accuracy": clopper_pearson(int(hits.sum()), len(hits), confidence),
             "frechet": distance.distance, "frechet_corrected": distance.corrected,
-            "kid": kid(*pair, generator=generator, confidence=confidence),
+            "kid": kid(*pair, generator=generator, groups=JACKKNIFE_GROUPS, confidence=confidence),
             "precision": Estimate(neighbours.precision, np.nan, np.nan, neighbours.count),
             "recall": Estimate(neighbours.recall, np.nan, np.nan, neighbours.count),
         }
