@@ -91,6 +91,20 @@ def test_relative_change_of_minus_15(toy, changed, noise, verdict):
     assert rules.judge(rule, toy(two_arms(1.0, changed, noise))).verdict == verdict
 
 
+def test_a_base_that_may_be_zero_decides_nothing_and_outvotes_nobody(toy):
+    rule = {"kind": "relative_change", **FROM_TO, "expected_percent": -15, "tolerance_points": 1}
+    vague = [("vague", seed, "m", value, {"epsilon": text})
+             for seed, value in enumerate((0.0, 0.02, 0.001)) for text in ("inf", "1")]
+    outcome = rules.judge(rule, toy(vague))
+    assert outcome.verdict == "not testable here"
+    assert "not clearly different from 0" in outcome.evidence
+    clear = [*two_arms(1.0, 0.85, 0.005, dataset="clear")]
+    outcome = rules.judge(rule, toy([*vague, *clear]))
+    assert outcome.verdict == "reproduced"
+    assert "vague: " in outcome.evidence
+    assert rules.judge(rule, toy([*clear, *two_arms(1.0, 1.2, 0.005, dataset="other")])).verdict == "partly"
+
+
 @pytest.mark.parametrize(
     ("changed", "noise", "verdict"),
     [

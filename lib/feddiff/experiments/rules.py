@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from feddiff.evaluation import statistics
 from feddiff.experiments import scales
 from feddiff.experiments.tables import number, quantile
 
@@ -92,16 +93,31 @@ def combine(verdicts: list[str]) -> str:
     return "pending" if "pending" in kinds else "partly"
 
 
-def _relative(frame: pd.DataFrame, rule: dict) -> pd.Series:
+def _change(frame: pd.DataFrame, rule: dict, decide: Callable[[Interval], str]) -> Outcome:
+    """Judge the change in per cent from one side to the other, a ratio of means over the same seeds, per data set."""
     common = rule.get("where", {})
     base = values(frame, rule["metric"], {**common, **rule["from"]})
     changed = values(frame, rule["metric"], {**common, **rule["to"]})
     base, changed = base.align(changed, join="inner")
     if base.empty:
         raise NotYet("no run holds both sides of the comparison")
-    if (base == 0).any():
-        raise NotYet("the base of the relative change is exactly 0 in a run")
-    return 100 * (changed - base) / base
+    verdicts, texts = [], []
+    for dataset, own in base.groupby(level="dataset", sort=True):
+        other, n = changed[own.index], len(own)
+        if n == 1:
+            raise NotYet("one seed gives no interval")
+        ratio = statistics.relative_change(other, own) if own.mean() else None
+        if ratio is None or math.isnan(ratio.low):
+            # Fieller's interval is unbounded: the data cannot tell the base from 0.
+            verdicts.append("not testable here")
+            shown = f"{number(own.mean())} to {number(other.mean())}, the first not clearly different from 0"
+        else:
+            found = Interval(n, *(100 * bound for bound in (ratio.value, ratio.low, ratio.high)))
+            verdicts.append(decide(found))
+            shown = f"{found} %"
+        texts.append(f"{dataset or 'all'}: {shown} (n = {n})")
+    decided = [verdict for verdict in verdicts if verdict != "not testable here"]
+    return Outcome(combine(decided or verdicts), "; ".join(texts))
 
 
 def _relative_change(frame: pd.DataFrame, rule: dict) -> Outcome:
@@ -115,7 +131,7 @@ def _relative_change(frame: pd.DataFrame, rule: dict) -> Outcome:
             return "reproduced" if shown else "not testable here"
         return "partly" if shown and (found.mean > 0) == (expected > 0) else "not reproduced"
 
-    found = _per_dataset(_relative(frame, rule), decide, " %")
+    found = _change(frame, rule, decide)
     return Outcome(found.verdict, f"claim {expected:+g} %, measured {found.evidence}")
 
 
@@ -127,7 +143,7 @@ def _not_worse(frame: pd.DataFrame, rule: dict) -> Outcome:
             return "reproduced"
         return "not reproduced" if found.high < -margin else "not testable here"
 
-    found = _per_dataset(_relative(frame, rule), decide, " %")
+    found = _change(frame, rule, decide)
     return Outcome(found.verdict, f"margin −{margin:g} %, change {found.evidence}")
 
 
