@@ -64,7 +64,7 @@ class ImageBaseline:
             "models": models,
             "privacy": self.privacy,
             "budget": self.budget,
-            "history": {"columns": list(self.history.columns), "rows": self.history.to_numpy().tolist()},
+            "history": self.history.to_dict("list"),
             "nbytes": self.nbytes,
         }
 
@@ -77,7 +77,7 @@ def from_state(state: dict, clients: Clients, config: PFDMConfig, *, device: str
         model = denoiser(owner, config, found.shape, found.classes, device=device, **trained)
         model.restore(summary)
         models[owner] = model
-    history = pd.DataFrame(state["history"]["rows"], columns=state["history"]["columns"])
+    history = pd.DataFrame(state["history"])
     kept = {name: state[name] for name in ("name", "privacy", "budget", "nbytes")}
     return ImageBaseline(config=config, members=found, models=models, history=history, **kept)
 

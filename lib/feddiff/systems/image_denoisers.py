@@ -140,7 +140,7 @@ class Denoiser:
 
     def summary(self) -> dict:
         """Return weights and history as tensors and plain values (for a cache)."""
-        history = [] if self.history is None else self.history.to_numpy().tolist()
+        history = {"step": [], "loss": []} if self.history is None else self.history.to_dict("list")
         return {"weights": self.state(), "images_seen": self.images_seen, "history": history}
 
     def restore(self, summary: dict) -> None:
@@ -148,7 +148,7 @@ class Denoiser:
         self.network.load_state_dict(summary["weights"])
         self.network.eval()
         self.images_seen = summary["images_seen"]
-        self.history = pd.DataFrame(summary["history"], columns=["step", "loss"])
+        self.history = pd.DataFrame(summary["history"])
 
 
 def denoiser(
@@ -173,6 +173,8 @@ def denoiser(
         generator=torch_generator(config.seed, "init", name),
         flag=flag,
     )
+    # As training leaves it: a network with the same weights in another layout rounds differently.
+    network.to(memory_format=torch.channels_last)
     return Denoiser(name, network, schedule, config, hi=hi or schedule.T, flag=flag, device=device)
 
 
