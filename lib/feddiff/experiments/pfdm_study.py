@@ -5,6 +5,7 @@ same judge, the same number of samples of every class and the same metrics, so t
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from feddiff.evaluation.image_features import Judge, train_judge
 from feddiff.experiments import cache, records
 from feddiff.seeds import numpy_generator
 from feddiff.systems import baselines_images, pfdm
-from feddiff.systems.baselines_images import ImageBaseline
+from feddiff.systems.image_baseline import SHARED, ImageBaseline
 from feddiff.systems.image_clients import ImageClient
 from feddiff.systems.image_federation import RoundsConfig
 from feddiff.systems.pfdm import PFDMConfig, PFDMRun
@@ -166,28 +167,69 @@ def baseline(
     return baselines_images.from_state(entry.state, setting.clients, config, device=device)
 
 
+def draw(setting: Setting, model: PFDMRun | ImageBaseline, **options) -> list[torch.Tensor]:
+    """Return pictures of `setting.labels` as each client draws them; a model that all share draws once for all.
+
+    options: those of the model's `sample`, without seed.
+    """
+    clients, options = len(setting.clients), options | {"labels": setting.labels, "seed": setting.seed}
+    if isinstance(model, ImageBaseline) and SHARED in model.models:
+        return [model.sample(**options)] * clients
+    return [model.sample(client=k, **options) for k in range(clients)]
+
+
+def account(run: records.Run, model: PFDMRun | ImageBaseline, **labels) -> None:
+    """Record a model's privacy statement, and what of it is finite: epsilon by its unit, and by Theorem 5.1."""
+    told = model.privacy
+    run.privacy(told, **labels)
+    if math.isfinite(told["epsilon"]):
+        run.metric(f"epsilon_{told['unit']}", told["epsilon"], **labels)
+    if "epsilon_theorem" in told:
+        run.metric("epsilon_theorem", told["epsilon_theorem"], **labels)
+
+
+def judge_all(
+    run: records.Run, setting: Setting, samples: Sequence[torch.Tensor], *, copies: bool = True, **labels
+) -> dict[tuple[str, str], float]:
+    """Record what each client's pictures of `setting.labels` are worth to it; return (metric, group) -> their mean.
+
+    The mean over the clients is recorded, too, as client "all".
+    """
+    each = []
+    for client, own in enumerate(samples):
+        each.append(scores(setting, own, client=client, copies=copies))
+        _record(run, each[-1], client=client, **labels)
+    means = {place: float(np.mean([found[place] for found in each])) for place in each[0]}
+    _record(run, means, client="all", **labels)
+    return means
+
+
 def judge(
     run: records.Run, setting: Setting, samples: torch.Tensor, *, client: int, copies: bool = True, **labels
 ) -> dict[str, float]:
-    """Record what pictures of `setting.labels`, drawn for one client, are worth to it; return the minority's scores.
+    """Record the `scores` of pictures drawn for one client; return the minority's."""
+    found = scores(setting, samples, client=client, copies=copies)
+    _record(run, found, client=client, **labels)
+    return {metric: value for (metric, group), value in found.items() if group == "minority"}
+
+
+def scores(
+    setting: Setting, samples: torch.Tensor, *, client: int, copies: bool = True
+) -> dict[tuple[str, str], float]:
+    """Return (metric, group) -> what pictures of `setting.labels`, drawn for one client, are worth to it.
 
     By group of classes: label accuracy, Fréchet distance (as it is and corrected for the number of pictures), KID,
     precision, recall, all against the test pictures; with `copies`, the copy test against the client's own pictures.
     """
-    scores = image_quality.group_scores(
+    table = image_quality.group_scores(
         setting.judge, images.to_tensor(setting.test.images), setting.test.labels, samples, setting.labels.numpy(),
         groups=setting.groups(client), generator=numpy_generator(setting.seed, "judge"),
     )
-    found = {}
-    for row in scores.to_dict("records"):
-        run.metric(row["metric"], row["value"], client=client, group=row["group"], **labels)
-        if row["group"] == "minority":
-            found[row["metric"]] = row["value"]
-    if copies:
-        for group, classes in setting.groups(client).items():
-            report = copy_report(setting, samples, client, classes)
-            run.metric("closer_to_train", report.closer_to_train.value, client=client, group=group, **labels)
-            run.metric("memorised", report.memorised.value, client=client, group=group, **labels)
+    found = {(row["metric"], row["group"]): row["value"] for row in table.to_dict("records")}
+    for group, classes in setting.groups(client).items() if copies else ():
+        report = copy_report(setting, samples, client, classes)
+        found["closer_to_train", group] = report.closer_to_train.value
+        found["memorised", group] = report.memorised.value
     return found
 
 
@@ -199,9 +241,8 @@ def copy_report(
     own = setting.clients[client]
     own_images = own.images[np.isin(own.labels.numpy(), classes)]
     spare = setting.spare[np.isin(setting.train.labels[setting.spare], classes)]
-    unseen = [images.to_tensor(setting.train.images[spare]),
-              images.to_tensor(setting.test.images[np.isin(setting.test.labels, classes)])]
-    held_out = torch.cat(unseen)
+    test = setting.test.images[np.isin(setting.test.labels, classes)]
+    held_out = images.to_tensor(np.concatenate([setting.train.images[spare], test]))
     count = min(len(own_images), len(held_out), MOST_COPIES)
     picked = samples[np.isin(setting.labels.numpy(), classes)]
     return image_quality.copy_test(
@@ -210,12 +251,13 @@ def copy_report(
 
 
 def downstream(
-    run: records.Run, setting: Setting, samples: torch.Tensor, labels: np.ndarray, *, client: int, **names
+    run: records.Run, setting: Setting, samples: torch.Tensor, labels: np.ndarray, *, client: int, steps: int = 600,
+    **names,
 ) -> image_quality.Downstream:
     """Record what a classifier trained on `samples` is worth on real test pictures; the groups are the client's."""
     found = image_quality.tstr(
         samples, labels, images.to_tensor(setting.test.images), setting.test.labels, classes=setting.classes,
-        seed=setting.seed, progress=False,
+        seed=setting.seed, steps=steps, progress=False,
     )
     values = {"accuracy": found.accuracy, "worst_recall": found.worst_recall, "recall_gap": found.gap}
     values |= {f"{group}_recall": found.group(classes) for group, classes in setting.groups(client).items()}
@@ -248,6 +290,11 @@ def show(setting: Setting, drawn: Mapping[str, torch.Tensor], columns: int = 1) 
     """Return the first `columns` samples of every class of each method, in the order of the classes, for a picture."""
     places = torch.cat([torch.nonzero(setting.labels == label).flatten()[:columns] for label in range(setting.classes)])
     return {name: samples[places] for name, samples in drawn.items()}
+
+
+def _record(run: records.Run, found: Mapping[tuple[str, str], float], **labels) -> None:
+    for (metric, group), value in found.items():
+        run.metric(metric, value, group=group, **labels)
 
 
 def _some(pictures: torch.Tensor, count: int, generator: np.random.Generator) -> torch.Tensor:
