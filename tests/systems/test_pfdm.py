@@ -70,6 +70,22 @@ def test_every_start_of_the_ladder_gives_pictures_and_shares_the_local_noise(run
     assert len({tuple(x.flatten().tolist()) for x in drawn.values()}) == len(pfdm.STARTS)
 
 
+def test_only_the_chosen_clients_train_but_all_upload_and_nothing_else_changes(run):
+    some = train(fit_clients=(1,))
+    assert [client.fitted for client in some.clients] == [False, True] and some.budget["client-0"] == 0
+    assert set(some.history["model"]) == {"client-1", "global"} and some.nbytes == run.nbytes
+    assert torch.equal(some.uploads.images, run.uploads.images)
+    again = pfdm.from_state(some.to_state(), clients(), CONFIG)
+    for one in (some, again):
+        drawn = one.sample(1, [0, 1], seed=3, steps=3, local_steps=3)
+        assert torch.equal(drawn, run.sample(1, [0, 1], seed=3, steps=3, local_steps=3))
+        with pytest.raises(ValueError, match="client-0.*not trained"):
+            one.sample(0, [0, 1], seed=3, steps=3, local_steps=3)
+    assert train(replace(CONFIG, global_images=0), fit_clients=()).history.empty
+    with pytest.raises(ValueError, match="no client 2"):
+        train(fit_clients=(2,))
+
+
 def test_same_seed_trains_the_same_run_and_global_generators_are_untouched(run):
     torch_state, numpy_state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     again = train()

@@ -58,6 +58,7 @@ def train(
     *,
     autoencoder: ConvAutoencoder | None = None,
     share: "PFDMRun | None" = None,
+    fit_clients: Sequence[int] | None = None,
     device: str = "cpu",
     progress: bool = True,
     checkpoint: str | Path | None = None,
@@ -67,13 +68,16 @@ def train(
     clients: ImageClient or (images float32 (n, c, side, side) in [-1, 1], labels (n,)) each; every class has a picture
     somewhere. autoencoder: diffuse its codes instead of pixels; train it on public pictures. share: an earlier run on
     the same clients that differs in local settings alone (config.LOCAL_FIELDS); its uploads and z_w are taken over, so
-    that nothing is released twice. checkpoint: folder in which each denoiser's training resumes where it stopped.
+    that nothing is released twice. fit_clients: positions of the clients whose local denoisers are trained (None: all);
+    every client uploads and receives z_w. checkpoint: folder in which each denoiser's training resumes where it
+    stopped.
     """
     run = _untrained(clients, config, autoencoder, device)
+    fitted = run.clients if fit_clients is None else [run.clients[run.members.position(k)] for k in fit_clients]
     folder = None if checkpoint is None else Path(checkpoint)
     if share is not None:
         run.take_over(share)
-    for client in run.clients:                                                       # lines 1-2
+    for client in fitted:                                                            # lines 1-2
         client.fit_local(folder=folder, progress=progress)
     if share is None:
         run.collect_uploads()                                                        # lines 3-8
@@ -100,8 +104,8 @@ def from_state(
         for client in run.clients:
             client.mark_uploaded()
             run.server.receive(client.name, {k: v.numpy() for k, v in state["uploads"][client.name].items()})
-    for client in run.clients:
-        client.restore(state["clients"][client.name])
+    for name, summary in state["clients"].items():
+        run.clients[run.members.position(name)].restore(summary)
     if run.server.denoiser is not None:
         run.server.denoiser.restore(state["global"])
         run.broadcast()
@@ -210,10 +214,11 @@ class PFDMRun:
     @property
     def history(self) -> pd.DataFrame:
         """Columns model, step, loss; the clients' rows are diagnostics on private pictures."""
-        models = {client.name: client.history for client in self.clients}
+        models = {client.name: client.history for client in self.clients if client.fitted}
         if self.server.denoiser is not None:
             models["global"] = self.server.denoiser.history
-        return pd.concat([frame.assign(model=name) for name, frame in models.items()], ignore_index=True)
+        frames = [frame.assign(model=name) for name, frame in models.items()]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["step", "loss", "model"])
 
     @property
     def budget(self) -> dict[str, int]:
@@ -278,7 +283,7 @@ class PFDMRun:
                 for k, name in enumerate(self.members.names)
             }
         return {
-            "clients": {client.name: client.summary() for client in self.clients},
+            "clients": {client.name: client.summary() for client in self.clients if client.fitted},
             "global": None if self.server.denoiser is None else self.server.denoiser.summary(),
             "uploads": uploads,
             "messages": [[m.sender, m.receiver, m.kind, m.round, m.nbytes] for m in self.channel.log],

@@ -43,7 +43,7 @@ class PFDMClient:
             device=device,
         )
         self._global: dict[str, torch.Tensor] | None = None
-        self._uploaded = False
+        self._uploaded, self.fitted = False, False
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -59,6 +59,7 @@ class PFDMClient:
             folder=folder,
             progress=progress,
         )
+        self.fitted = True
 
     def upload(self) -> dict[str, np.ndarray]:
         """Return sqrt(abar_t0) clip(x) + sqrt(1 - abar_t0) z of every picture, z drawn once, with the labels.
@@ -107,6 +108,8 @@ class PFDMClient:
         self, starts: torch.Tensor, labels: torch.Tensor, *, seed: int, steps: int | None, sampler: str
     ) -> torch.Tensor:
         """Return pictures in [-1, 1] that z_theta_m makes of starts at step t0, asked for unclipped ones."""
+        if not self.fitted:
+            raise ValueError(f"{self.name}'s local denoiser was not trained: it is not among fit_clients")
         walk = dict(steps=steps, start=self.config.t0, sampler=sampler)
         x = self._secret.draw(labels, seed=seed, stream=("sampling", "local", self.name), starts=starts, **walk)
         return self._space.leave(x)
@@ -141,6 +144,7 @@ class PFDMClient:
     def restore(self, summary: dict) -> None:
         """Take up a `summary`."""
         self._secret.restore(summary)
+        self.fitted = True
 
 
 class PFDMServer:
