@@ -124,16 +124,20 @@ def judge_of(train: ImageSet, test: ImageSet, *, progress: bool = True) -> Judge
 
 
 def trained(
-    setting: Setting, config: PFDMConfig, *, share: PFDMRun | None = None, device: str = "cpu", progress: bool = True
+    setting: Setting, config: PFDMConfig, *, share: PFDMRun | None = None, first: int | None = None,
+    device: str = "cpu", progress: bool = True,
 ) -> PFDMRun:
     """Return the PFDM run of `config` with the setting's seed, from the cache where it was trained before.
 
-    share: an earlier run that differs in local settings alone; its uploads and global denoiser are taken over.
+    share: an earlier run that differs in local settings alone; its uploads and global denoiser are taken over. first:
+    only so many clients train a local denoiser (None: all); all of them upload.
     """
     config = replace(config, seed=setting.seed, classes=setting.classes)
+    some = None if first in (None, len(setting.clients)) else tuple(range(first))
     entry = cache.cached(
-        "pfdm", config, f"{setting.identity} device={device}",
-        lambda: pfdm.train(setting.clients, config, share=share, device=device, progress=progress).to_state(),
+        "pfdm", config, f"{setting.identity} device={device}" + (f" first={first}" if some is not None else ""),
+        lambda: pfdm.train(setting.clients, config, share=share, fit_clients=some, device=device,
+                           progress=progress).to_state(),
         code=["feddiff.systems.pfdm", *DATA_CODE],
     )
     return pfdm.from_state(entry.state, setting.clients, config, device=device)
@@ -141,15 +145,19 @@ def trained(
 
 def baseline(
     setting: Setting, method: str, config: PFDMConfig, *, rounds: RoundsConfig | None = None,
-    epsilon: float | None = None, device: str = "cpu", progress: bool = True,
+    epsilon: float | None = None, first: int | None = None, device: str = "cpu", progress: bool = True,
 ) -> ImageBaseline:
     """Return a trained baseline, one of BASELINES, on the same network and number of training pictures.
 
-    rounds: of the federated and private ones; epsilon: of the private ones, and of those alone.
+    rounds: of the federated and private ones; epsilon: of the private ones, and of those alone. first: of the local
+    ones, which do not hear of each other, only those of so many clients (None: all).
     """
     if method not in BASELINES:
         raise ValueError(f"method must be one of {', '.join(BASELINES)}, got {method!r}")
     build, options = BASELINES[method]
+    if first is not None and build is not baselines_images.local_only:
+        raise ValueError(f"first= is for local baselines; {method} trains on the pictures of all clients")
+    clients = setting.clients[:first]
     options = dict(options)
     if epsilon is not None:
         options["epsilon"] = epsilon
@@ -160,19 +168,22 @@ def baseline(
              for name, value in options.items()}
     entry = cache.cached(
         "image-baseline", {"method": method, "options": plain, "config": dataclasses.asdict(config)},
-        f"{setting.identity} device={device}",
-        lambda: build(setting.clients, config, device=device, progress=progress, **options).to_state(),
+        f"{setting.identity} device={device}" + (f" first={first}" if len(clients) < len(setting.clients) else ""),
+        lambda: build(clients, config, device=device, progress=progress, **options).to_state(),
         code=["feddiff.systems.baselines_images", *DATA_CODE],
     )
-    return baselines_images.from_state(entry.state, setting.clients, config, device=device)
+    return baselines_images.from_state(entry.state, clients, config, device=device)
 
 
-def draw(setting: Setting, model: PFDMRun | ImageBaseline, **options) -> list[torch.Tensor]:
-    """Return pictures of `setting.labels` as each client draws them; a model that all share draws once for all.
+def draw(
+    setting: Setting, model: PFDMRun | ImageBaseline, *, first: int | None = None, **options
+) -> list[torch.Tensor]:
+    """Return pictures of `setting.labels` as each client (the first so many) draws them.
 
-    options: those of the model's `sample`, without seed.
+    A model that all share draws once for all. options: those of the model's `sample`, without seed.
     """
-    clients, options = len(setting.clients), options | {"labels": setting.labels, "seed": setting.seed}
+    clients = len(setting.clients[:first])
+    options = options | {"labels": setting.labels, "seed": setting.seed}
     if isinstance(model, ImageBaseline) and SHARED in model.models:
         return [model.sample(**options)] * clients
     return [model.sample(client=k, **options) for k in range(clients)]
@@ -195,10 +206,9 @@ def judge_all(
 
     The mean over the clients is recorded, too, as client "all".
     """
-    each = []
-    for client, own in enumerate(samples):
-        each.append(scores(setting, own, client=client, copies=copies))
-        _record(run, each[-1], client=client, **labels)
+    each = [scores(setting, own, client=client, copies=copies) for client, own in enumerate(samples)]
+    for client, found in enumerate(each):
+        _record(run, found, client=client, **labels)
     means = {place: float(np.mean([found[place] for found in each])) for place in each[0]}
     _record(run, means, client="all", **labels)
     return means
