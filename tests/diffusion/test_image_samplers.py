@@ -11,9 +11,7 @@ from feddiff.diffusion.schedules import linear
 from feddiff.seeds import torch_generator
 
 SCHEDULE = linear(1000)
-# Short enough for tests of whole chains, down to nearly pure noise all the same.
-SHORT = linear(200, scale_betas=True)
-N = 20_000
+N = 8_000
 MEAN = torch.tensor([1.0, -0.5], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.6, 0.25], [0.25, 0.3]], dtype=torch.float64)
 
@@ -40,35 +38,36 @@ def start(n=N, d=2, seed=0):
 
 def noised(t0, n=N):
     """Data at level t0, with their own mean and covariance."""
-    bar = SHORT.alpha_bar[t0 - 1]
+    bar = SCHEDULE.alpha_bar[t0 - 1]
     return bar.sqrt() * MEAN, bar * COVARIANCE + (1 - bar) * torch.eye(2, dtype=torch.float64)
 
 
-def assert_moments(x, mean, covariance, rel):
+def assert_moments(x, mean, covariance):
+    # Tolerances: four standard errors of a mean, and 5 % of the larger variance (three standard errors at N = 8,000).
     assert torch.allclose(x.mean(0), mean, atol=4 * float(covariance.diagonal().max() / len(x)) ** 0.5 + 0.005)
-    assert torch.allclose(x.T.cov(), covariance, atol=rel * float(covariance.max()))
+    assert torch.allclose(x.T.cov(), covariance, atol=0.05 * float(covariance.max()))
 
 
 def test_all_steps_recover_mean_and_covariance_of_gaussian_data():
     g = torch_generator(0, "steps")
-    assert_moments(ancestral(exact(SHORT, MEAN, COVARIANCE), start(), SHORT, g), MEAN, COVARIANCE, 0.05)
-    assert_moments(ddim(exact(SHORT, MEAN, COVARIANCE), start(), SHORT), MEAN, COVARIANCE, 0.05)
+    assert_moments(ancestral(exact(SCHEDULE, MEAN, COVARIANCE), start(), SCHEDULE, g), MEAN, COVARIANCE)
+    assert_moments(ddim(exact(SCHEDULE, MEAN, COVARIANCE), start(), SCHEDULE), MEAN, COVARIANCE)
 
 
-@pytest.mark.parametrize("t0", [20, 80, 138])
+@pytest.mark.parametrize("t0", [100, 400, 690])
 def test_two_stages_with_T_plus_t0_and_with_T_minus_t0_steps_end_at_the_same_moments(t0):
     g, (mean, covariance) = torch_generator(t0, "stages"), noised(t0)
-    variance = 1 - float(SHORT.alpha_bar[t0 - 1])
-    local = exact(SHORT, MEAN, COVARIANCE)
+    variance = 1 - float(SCHEDULE.alpha_bar[t0 - 1])
+    local = exact(SCHEDULE, MEAN, COVARIANCE)
     # T + t0: the noised data are taken for clean ones, T steps on the full schedule; then t0 local steps.
-    uploads = ancestral(exact(SHORT, mean, covariance), start(), SHORT, g, known_noise=variance)
-    assert_moments(uploads, mean, covariance, 0.03)
-    assert_moments(ancestral(local, uploads, SHORT, g, start=t0 - 1), MEAN, COVARIANCE, 0.05)
+    uploads = ancestral(exact(SCHEDULE, mean, covariance), start(), SCHEDULE, g, known_noise=variance)
+    assert_moments(uploads, mean, covariance)
+    assert_moments(ancestral(local, uploads, SCHEDULE, g, start=t0 - 1), MEAN, COVARIANCE)
     # T - t0: only the steps above t0, on the schedule that starts there.
-    rest = schedule_after(SHORT, t0)
+    rest = schedule_after(SCHEDULE, t0)
     uploads = ancestral(exact(rest, mean, covariance), start(), rest, g, known_noise=variance)
-    assert_moments(uploads, mean, covariance, 0.03)
-    assert_moments(ancestral(local, uploads, SHORT, g, start=t0 - 1), MEAN, COVARIANCE, 0.05)
+    assert_moments(uploads, mean, covariance)
+    assert_moments(ancestral(local, uploads, SCHEDULE, g, start=t0 - 1), MEAN, COVARIANCE)
 
 
 def test_schedule_after_composes_with_the_level_that_it_starts_from():

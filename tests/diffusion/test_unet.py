@@ -55,7 +55,8 @@ def test_ddpm_size_has_the_published_number_of_parameters():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "least", "most"), [("tiny", 16, 0.15e6, 0.25e6), ("patch", 16, 0.5e6, 0.6e6), ("mnist", 28, 5e6, 7e6)]
+    ("name", "size", "least", "most"),
+    [("tiny", 16, 0.15e6, 0.25e6), ("patch", 16, 0.45e6, 0.6e6), ("mnist", 28, 5e6, 7e6)],
 )
 def test_named_sizes_have_the_parameters_that_they_promise(name, size, least, most):
     model = unet(name, channels=1, size=size, classes=10, schedule=SCHEDULE, generator=torch_generator(0, "init"))
@@ -137,7 +138,8 @@ def test_channels_last_and_bfloat16_change_rounding_only():
     assert torch.allclose(last(given[0].contiguous(memory_format=torch.channels_last), *given[1:]), plain, atol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(*given)
-    assert rounded.dtype == torch.float32 and 0 < float((rounded - plain).detach().abs().max()) < 0.1 * float(plain.detach().abs().max())
+    difference = float((rounded - plain).detach().abs().max())
+    assert rounded.dtype == torch.float32 and 0 < difference < 0.1 * float(plain.detach().abs().max())
 
 
 def test_follows_only_its_own_schedule():

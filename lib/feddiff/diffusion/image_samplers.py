@@ -84,8 +84,8 @@ def ddim(
 ) -> torch.Tensor:
     """Return x at level 0 by deterministic steps from x at index `start` (Song et al. 2021, eq. 12 with eta = 0).
 
-    Misleads on networks trained for a minute: on 16 x 16 digits a fifth fewer samples are read as their label than
-    from `ancestral`.
+    Misleads on networks trained for a minute: on 16 x 16 digits fewer samples are read as their label than from
+    `ancestral` with the same steps (.89 against .93).
     """
     times = times_from(_start(schedule, start), steps)
     for t, following in zip(times, [*times[1:], None]):
