@@ -1,6 +1,6 @@
 """A class-conditional denoiser of pictures as the systems use it: a U-Net on its schedule, trained and walked back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -35,7 +35,7 @@ class Denoiser:
     flag: bool = False
     device: str = "cpu"
     images_seen: int = 0
-    history: pd.DataFrame | None = None
+    history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"step": [], "loss": []}))
 
     def fit(
         self,
@@ -140,8 +140,7 @@ class Denoiser:
 
     def summary(self) -> dict:
         """Return weights and history as tensors and plain values (for a cache)."""
-        history = {"step": [], "loss": []} if self.history is None else self.history.to_dict("list")
-        return {"weights": self.state(), "images_seen": self.images_seen, "history": history}
+        return {"weights": self.state(), "images_seen": self.images_seen, "history": self.history.to_dict("list")}
 
     def restore(self, summary: dict) -> None:
         """Take up a `summary`."""
