@@ -84,7 +84,7 @@ def horizon(frame: pd.DataFrame) -> Figure:
         panels[0].set_xscale("log")
         panels[0].set_yticks(range(len(names)), [CALIBRATIONS.get(name, name.replace("_", " ")) for name in names])
         panels[0].set_title(f"{dataset}: what is spent")
-        if quality:
+        if quality and dataset == datasets[0]:
             panels[1].set_title("what it seems to buy")
         if len(nominal):
             panels[0].axvline(nominal.iloc[0], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
