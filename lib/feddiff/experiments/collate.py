@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
-from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
+from feddiff.experiments import figures_engine, figures_findiff, figures_pfdm, figures_pfdm_privacy, figures_quickstart
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -23,15 +23,17 @@ _log = logging.getLogger(__name__)
 class Parts:
     """What a notebook's report has beside its table of all metrics.
 
-    figures: name -> function of the records frame. pinned: labels fixed to one value for the table `headline`.
-    hidden: metrics that only a figure reads.
+    figures: name -> function of the records frame. pinned: labels fixed to one value for the table `headline`, which
+    shows the metrics `shown` (none named: all). hidden: metrics that only a figure reads.
     """
 
     figures: dict[str, Callable[[pd.DataFrame], Figure]] = field(default_factory=dict)
     pinned: dict[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
 
 
+_PICTURES = ("label_accuracy", "frechet", "frechet_corrected", "kid", "precision", "recall", "closer_to_train")
 PARTS = {
     "00_quickstart": Parts(
         figures={"columns": figures_quickstart.columns}, pinned={"classifier": "boosting"},
@@ -47,6 +49,21 @@ PARTS = {
     "16_findiff_accounting_horizon": Parts(figures={"horizon": figures_engine.horizon}),
     "17_findiff_private_preprocessing": Parts(
         figures={"leaks": figures_engine.leaks, "cost": figures_engine.codec_cost}, pinned={"classifier": "boosting"},
+    ),
+    "20_pfdm_heterogeneity": Parts(
+        figures={
+            "groups": figures_pfdm.groups, "samples": figures_pfdm.samples, "heterogeneity": figures_pfdm.heterogeneity,
+            "confusion": figures_pfdm.confusion, "states": figures_pfdm.states,
+        },
+        pinned={"client": "all"}, hidden=("confusion", "pictures_held"), shown=_PICTURES,
+    ),
+    "21_pfdm_privacy_frontier": Parts(
+        figures={
+            "bounds": figures_pfdm_privacy.bounds, "audit": figures_pfdm_privacy.audit,
+            "frontier": figures_pfdm_privacy.frontier, "gains": figures_pfdm_privacy.gains,
+            "variants": figures_pfdm_privacy.variants, "samples": figures_pfdm_privacy.samples,
+        },
+        pinned={"client": "all"}, hidden=("epsilon_bound",),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(
@@ -91,7 +108,8 @@ def report(notebook: str, scale: str) -> Report:
     numbers = frame[~frame["timing"] & ~frame["name"].isin(parts.hidden)]
     wanted = {"metrics": numbers, "timings": frame[frame["timing"]]}
     if parts.pinned and len(numbers):
-        wanted = {"headline": tables.pinned(numbers, parts.pinned), **wanted}
+        leading = numbers[numbers["name"].isin(parts.shown)] if parts.shown else numbers
+        wanted = {"headline": tables.pinned(leading, parts.pinned), **wanted}
     for name, part in wanted.items():
         if len(part):
             full = tables.summarise(part)

@@ -26,6 +26,23 @@ METHODS = {
     "given_label": ("marginals given the label", "#5F5F5F", "P"),
     "independent": ("independent marginals", "#5F5F5F", "X"),
     "majority": ("majority class", "#5F5F5F", "|"),
+    # Pictures: what is measured against (grey), clients alone (orange), PFDM (blue), trained with DP (green, pink).
+    "real_pictures": ("real pictures", "#000000", "*"),
+    "own_pictures": ("own pictures as they are", "#5F5F5F", "P"),
+    "own_repeated": ("own pictures, rare classes repeated", "#5F5F5F", "X"),
+    "centralised": ("centralised", "#000000", "o"),
+    "fedavg": ("FedAvg", "#000000", "s"),
+    "local": ("local", "#D55E00", "o"),
+    "local_clip": ("local, clip flag", "#D55E00", "v"),
+    "local_range_clip": ("local, clip flag, t ≤ t0", "#D55E00", "^"),
+    "local_balanced": ("local, balanced batches", "#E69F00", "s"),
+    "pfdm_v1": ("PFDM v1, t0 = 100", "#0072B2", "o"),
+    "pfdm_v1_balanced": ("PFDM v1, t0 = 100, balanced", "#0072B2", "s"),
+    "pfdm_cvpr": ("PFDM cvpr, t0 = 690", "#56B4E9", "o"),
+    "pfdm_cvpr_balanced": ("PFDM cvpr, t0 = 690, balanced", "#56B4E9", "s"),
+    "dp_local": ("DP-SGD, a client", "#009E73", "^"),
+    "dp_fedavg": ("DP-SGD, federated", "#009E73", "D"),
+    "fedavg_dp": ("FedAvg, noised moves", "#CC79A7", "D"),
 }
 
 METRICS = {
@@ -37,6 +54,18 @@ METRICS = {
     "roc_auc": "ROC AUC (0–1, higher is better)",
     "attack_risk": "attack risk, mean of games (0–1, lower is better)",
     "copy_share": "share of copies (0–1, lower is better)",
+    "label_accuracy": "label accuracy (0–1, higher is better)",
+    "frechet": "Fréchet distance (lower is better)",
+    "frechet_corrected": "Fréchet distance, corrected for the number of pictures (lower is better)",
+    "kid": "kernel distance (lower is better)",
+    "precision": "precision (0–1, higher is better)",
+    "recall": "recall (0–1, higher is better)",
+    "closer_to_train": "nearer to own training pictures than to unseen ones (0.5 is ideal)",
+    "memorised": "share memorised (0–1, lower is better)",
+    "worst_recall": "worst class (recall, 0–1, higher is better)",
+    "recall_gap": "best less worst class (0–1, lower is better)",
+    "minority_recall": "minority classes (recall, 0–1, higher is better)",
+    "majority_recall": "majority classes (recall, 0–1, higher is better)",
     "seconds": "time (s)",
 }
 
