@@ -1,5 +1,7 @@
 """The ledger is complete and well-formed, and every kind of rule gives each verdict where the answer is known."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -147,6 +149,23 @@ def test_monotone(toy, means, verdict):
 def test_within(toy, values, verdict):
     rows = [("t", seed, "m", value, {}) for seed, value in enumerate(values)]
     assert rules.judge({"kind": "within", "metric": "m", "at_least": 4}, toy(rows)).verdict == verdict
+
+
+@pytest.mark.parametrize(("values", "verdict"), [
+    ((80.0, 100.0, 120.0), "reproduced"), ((99.9, 100.0, 100.1), "not reproduced"),
+    ((97.0, 100.0, 103.0), "not testable here"), ((80.0, 120.0), "pending"),
+])
+def test_spread(toy, values, verdict):
+    rows = [("t", seed, "m", value, {}) for seed, value in enumerate(values)]
+    assert rules.judge({"kind": "spread", "metric": "m", "at_least_percent": 2}, toy(rows)).verdict == verdict
+
+
+def test_the_interval_of_a_spread_is_that_of_a_normal_law(toy):
+    rows = [("t", seed, "m", value, {}) for seed, value in enumerate((90.0, 100.0, 110.0))]
+    found = rules.judge({"kind": "spread", "metric": "m", "at_least_percent": 2}, toy(rows))
+    # sd 10; chi-square with 2 degrees of freedom: quantiles -2 log(1 - p).
+    low, high = (10 * math.sqrt(2 / (-2 * math.log(tail))) for tail in (0.025, 0.975))
+    assert f"10.000 [{low:.3f}, {high:.3f}] %" in found.evidence
 
 
 def test_count_and_formula():

@@ -4,14 +4,16 @@ Every rule can come out either way. Per data set an interval over seeds decides;
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
+from scipy.special import chdtri
 
 from feddiff.evaluation import statistics
 from feddiff.experiments import scales
-from feddiff.experiments.tables import number, quantile
+from feddiff.experiments.measured import Interval, NotYet, interval, values
+from feddiff.experiments.tables import number
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "pending")
 # Functions of privacy.accounting that a `formula` rule may call: closed forms, no record needed.
@@ -24,56 +26,6 @@ class Outcome:
 
     verdict: str
     evidence: str
-
-
-class NotYet(Exception):
-    """The records do not hold what the rule needs (more runs, another notebook)."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Mean over seeds with its 95 % t-interval; `exact` values are their own interval."""
-
-    n: int
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        if self.low == self.high:
-            return number(self.mean)
-        return f"{number(self.mean)} [{number(self.low)}, {number(self.high)}]"
-
-
-def interval(values: pd.Series, exact: bool = False) -> Interval:
-    """Return the interval of one value a seed; NotYet for a single seed unless the quantity is `exact`."""
-    n, mean = len(values), math.fsum(values) / len(values)
-    if n == 1 and not exact:
-        raise NotYet("one seed gives no interval")
-    half = float(quantile(n - 1) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
-    return Interval(n, mean, mean - half, mean + half)
-
-
-def values(frame: pd.DataFrame, metric: str | list[str], where: Mapping[str, str]) -> pd.Series:
-    """Return the metric (the mean of several) by (dataset, seed), where the labels are as given.
-
-    NotYet when there is none, or when a label that `where` leaves open varies.
-    """
-    columns = []
-    for name in [metric] if isinstance(metric, str) else metric:
-        part = frame[(frame["name"] == name) & frame["value"].notna()]
-        for label, text in where.items():
-            part = part[part[label] == str(text)] if label in part.columns else part.iloc[:0]
-        wanted = ", ".join(f"{label} {text}" for label, text in where.items())
-        if part.empty:
-            raise NotYet(f"the records hold no {name} for {wanted}" if wanted else f"the records hold no {name}")
-        if part.duplicated(["dataset", "seed"]).any():
-            raise NotYet(f"the records hold several {name} for {wanted or 'one seed'}; the rule must name one")
-        columns.append(part.set_index(["dataset", "seed"])["value"].rename(name))
-    joined = pd.concat(columns, axis=1, join="inner")
-    if joined.empty:
-        raise NotYet(f"no run holds {' and '.join(joined.columns)} together")
-    return joined.mean(axis=1).sort_index()
 
 
 def _per_dataset(series: pd.Series, decide: Callable[[Interval], str], unit: str, exact: bool = False) -> Outcome:
@@ -191,6 +143,20 @@ def _within(frame: pd.DataFrame, rule: dict) -> Outcome:
     return Outcome(found.verdict, f"{' and '.join(bounds)}: {found.evidence}")
 
 
+def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
+    least, verdicts, texts = rule["at_least_percent"], [], []
+    for dataset, own in values(frame, rule["metric"], rule.get("where", {})).groupby(level="dataset", sort=True):
+        n = len(own)
+        if n < 3:
+            raise NotYet(f"{n} seeds show no spread")
+        # 95 % interval of a normal law's standard deviation, in per cent of the mean.
+        spread = 100 * float(own.std(ddof=1)) / abs(float(own.mean()))
+        low, high = (spread * math.sqrt((n - 1) / float(chdtri(n - 1, tail))) for tail in (0.025, 0.975))
+        verdicts.append("reproduced" if low >= least else "not reproduced" if high < least else "not testable here")
+        texts.append(f"{dataset or 'all'}: {Interval(n, spread, low, high)} % (n = {n})")
+    return Outcome(combine(verdicts), f"spread over seeds at least {least:g} % of the mean: {'; '.join(texts)}")
+
+
 def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
     found = sorted(set(values(frame, rule["metric"], rule.get("where", {})).index.get_level_values("dataset")))
     verdict = "reproduced" if len(found) >= rule["at_least"] else "partly" if len(found) > 1 else "not reproduced"
@@ -245,6 +211,7 @@ KINDS: dict[str, tuple[dict, dict, Callable]] = {
     "within": (
         _SELECT, {"where": dict, "at_least": (int, float), "at_most": (int, float), "exact": bool}, _within
     ),
+    "spread": ({**_SELECT, "at_least_percent": (int, float)}, {"where": dict}, _spread),
     "count": ({**_SELECT, "at_least": int}, {"where": dict}, _count),
     "formula": (
         {"call": str, "arguments": dict, "claimed": (int, float)},
