@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
-from feddiff.experiments import figures_engine, figures_findiff, figures_pfdm, figures_pfdm_privacy, figures_quickstart
+from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
+from feddiff.experiments import figures_pfdm, figures_pfdm_ladder, figures_pfdm_privacy
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -61,9 +62,16 @@ PARTS = {
         figures={
             "bounds": figures_pfdm_privacy.bounds, "audit": figures_pfdm_privacy.audit,
             "frontier": figures_pfdm_privacy.frontier, "gains": figures_pfdm_privacy.gains,
-            "variants": figures_pfdm_privacy.variants, "samples": figures_pfdm_privacy.samples,
+            "variants": figures_pfdm_privacy.variants, "samples": figures_pfdm.samples,
         },
-        pinned={"client": "all"}, hidden=("epsilon_bound",),
+        pinned={"client": "all"}, hidden=("epsilon_bound", "pictures_held"),
+    ),
+    "22_pfdm_collaboration_ladder": Parts(
+        figures={
+            "ladder": figures_pfdm_ladder.ladder, "differences": figures_pfdm_ladder.differences,
+            "samples": figures_pfdm_ladder.samples,
+        },
+        pinned={"client": "all"}, hidden=("pictures_held",), shown=(*_PICTURES, "start_accuracy", "start_bytes"),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

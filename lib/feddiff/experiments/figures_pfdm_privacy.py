@@ -25,8 +25,7 @@ STARTS = {
 }
 ALONE = {"local": ("local", "#D55E00", (4, 2)), "local_balanced": ("local, balanced batches", "#E69F00", (1, 1.2))}
 GROUPS = {"minority": "classes with few pictures", "majority": "classes with many pictures"}
-QUALITY = (("frechet", "Fréchet distance\n(log scale, lower is better)"),
-           ("label_accuracy", "label accuracy\n(0–1, higher is better)"))
+QUALITY = (("frechet", "Fréchet distance (lower is better)"), ("label_accuracy", "label accuracy (higher is better)"))
 AUDITS = {"fit": ("audit: distance of the means", "#0072B2", "o"),
           "gaussian": ("audit: errors, Gaussian trade-off", "#56B4E9", "s"),
           "counting": ("audit: errors, no assumption", "#CC79A7", "^")}
@@ -125,14 +124,14 @@ def frontier(frame: pd.DataFrame) -> Figure:
                     for row in found[(found["method"] == method)].itertuples():
                         panel.axhline(row.mean, color=colour, dashes=dashes, linewidth=1.1)
                 panel.set_xscale("log")
-                panel.set_ylabel(f"{GROUPS[group]}\n{title.split(chr(10))[0]}")
+                panel.set_ylabel(GROUPS[group])
                 panel.axvline(10, color=style.GREY, linewidth=0.7, dashes=(1, 2))
                 if metric == "frechet":
                     _plain_log(panel.yaxis)
                 if group == "majority":
                     panel.set_xlabel("ε of a picture, exact (log scale)")
                 else:
-                    panel.set_title(f"{dataset}: {title.split(chr(10))[1].strip('()')}")
+                    panel.set_title(f"{dataset}: {title}")
                     _name_cells(panel, at)
     handles = _starts(pd.concat(drawn))
     handles += [Line2D([], [], color=c, dashes=d, label=name) for name, c, d in ALONE.values()]
@@ -196,7 +195,8 @@ def gains(frame: pd.DataFrame) -> Figure:
                     place = places[row.t0, row.C] + 0.16 * (index - 1)
                     panel.errorbar(place, sign * row.mean, yerr=half(row), color=colour, marker=marker)
             panel.set_xticks(range(len(spent)), [
-                f"{cell_name(row.t0, row.C)}\nε {epsilon(row.epsilon)}".replace(", ", "\n") for row in spent.itertuples()
+                f"{cell_name(row.t0, row.C)}\nε {epsilon(row.epsilon)}".replace(", ", "\n")
+                for row in spent.itertuples()
             ])
             panel.set_xlim(-0.5, len(spent) - 0.5)
             panel.set_ylabel(f"{title}\n(above 0: a gain)")

@@ -34,8 +34,10 @@ def bounds(t0s: Sequence[int], radii: Mapping[str, float] = RADII, *, delta: flo
     """Return columns t0, unit, theorem, analytic: epsilon of one upload on the papers' schedule (T = 1000, linear)."""
     abar = linear(1000).alpha_bar
     rows = [
-        (t0, unit, *(forward_diffusion_epsilon(alpha_bar=float(abar[t0 - 1]), clip_norm=radius, delta=delta, bound=bound)
-                     for bound in BOUNDS))
+        (t0, unit, *(
+            forward_diffusion_epsilon(alpha_bar=float(abar[t0 - 1]), clip_norm=radius, delta=delta, bound=bound)
+            for bound in BOUNDS
+        ))
         for t0 in t0s for unit, radius in radii.items()
     ]
     return pd.DataFrame(rows, columns=["t0", "unit", *BOUNDS])
