@@ -85,6 +85,14 @@ def sheet_height(sheet: dict[str, np.ndarray], width: float = 0.73 * style.WIDTH
     return width * len(sheet) * (tall + 1) / (n * (wide + 1))
 
 
+def log_axis(axes) -> None:
+    """Make the x axis logarithmic, its ticks plain numbers."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def epsilon(value: float) -> str:
     """Return an epsilon with three digits, thousands separated."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -139,10 +147,7 @@ def groups(frame: pd.DataFrame) -> Figure:
                     point.mean, methods.index(point.method), xerr=half(point), color=colour, linestyle="none", **look
                 )
             if log:
-                panel.set_xscale("log")
-                panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                panel.xaxis.set_minor_formatter(NullFormatter())
+                log_axis(panel)
             if metric == "closer_to_train":
                 panel.axvline(0.5, color=style.GREY, linewidth=0.9, dashes=(4, 2))
             if dataset == names[-1]:

@@ -45,6 +45,17 @@ METHODS = {
     "fedavg_dp": ("FedAvg, noised moves", "#CC79A7", "D"),
 }
 
+# Where PFDM's local stage starts, in the order of the ladder: start -> (what a reader sees, colour).
+STARTS = {
+    "noise": ("(a) N(0, I): no server", "#5F5F5F"),
+    "class_mean": ("(b) class mean of the uploads", "#56B4E9"),
+    "class_gaussian": ("(c) class Gaussian of the uploads", "#56B4E9"),
+    "global": ("(d) PFDM: the global denoiser", "#0072B2"),
+    "uploads": ("(r) the uploads themselves", "#009E73"),
+    "oracle": ("(e) oracle: all pictures, noised afresh", "#D55E00"),
+    "clean_global": ("(f) oracle: centralised samples, noised", "#D55E00"),
+}
+
 METRICS = {
     "column_shapes": "column shapes (0–1, higher is better)",
     "pair_trends": "pair trends (0–1, higher is better)",

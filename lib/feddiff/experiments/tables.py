@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 from feddiff.experiments import files, scales
 from feddiff.experiments.frames import COLUMNS, order
-from feddiff.experiments.style import METHODS, METRICS
+from feddiff.experiments.style import METHODS, METRICS, STARTS
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -26,9 +26,9 @@ def quantile(freedom: int) -> float:
 
 
 def labels_of(frame: pd.DataFrame) -> list[str]:
-    """Return the label columns of a records frame that are used at all, data set first, then method and epsilon."""
+    """Return the label columns of a records frame that are used at all, data set first, then method, epsilon and t0."""
     names = [c for c in frame.columns if c not in COLUMNS and not c.startswith("parameters.")]
-    names = ["dataset", *sorted(names, key=lambda c: ({"method": 0, "epsilon": 1}.get(c, 2), c))]
+    names = ["dataset", *sorted(names, key=lambda c: ({"method": 0, "epsilon": 1, "t0": 2}.get(c, 3), c))]
     return [name for name in names if (frame[name] != "").any()]
 
 
@@ -60,7 +60,7 @@ def summarise(frame: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
 
 def sort(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Return `frame` in the order of `by`: methods and metrics in house order, numbers by size, texts by alphabet."""
-    house = {"method": list(METHODS), "name": list(METRICS)}
+    house = {"method": list(METHODS), "name": list(METRICS), "start": list(STARTS)}
 
     def rank(column: str, text: str) -> tuple:
         known = house.get(column, [])
