@@ -101,7 +101,7 @@ def split(
     parts = deal(train.labels, classes=len(train.class_names), clients=clients, majority=majority, minority=minority,
                  generator=numpy_generator(seed, "partition"))
     held = np.concatenate([part.rows for part in parts])
-    identity = (f"{train.sha256} size={train.size} clients={clients} majority={majority} minority={minority} "
+    identity = (f"{_named(train)} clients={clients} majority={majority} minority={minority} "
                 f"fixed_total={fixed_total} seed={seed}")
     return Setting(
         train=train, test=test, parts=tuple(parts), seed=seed, per_class=per_class, identity=identity,
@@ -118,8 +118,8 @@ def judge_of(train: ImageSet, test: ImageSet, *, progress: bool = True) -> Judge
                            seed=JUDGE_SEED, data=f"{train.name} {train.size} x {train.size}",
                            progress=progress).to_state()
 
-    entry = cache.cached("judge", {"seed": JUDGE_SEED}, f"{train.sha256} {test.sha256} size={train.size} "
-                         f"rows={len(train)}", build, code=["feddiff.evaluation.image_features", *DATA_CODE])
+    entry = cache.cached("judge", {"seed": JUDGE_SEED}, f"{_named(train)} {_named(test)} rows={len(train)}", build,
+                         code=["feddiff.evaluation.image_features", *DATA_CODE])
     return Judge.from_state(entry.state)
 
 
@@ -300,6 +300,11 @@ def show(setting: Setting, drawn: Mapping[str, torch.Tensor], columns: int = 1) 
     """Return the first `columns` samples of every class of each method, in the order of the classes, for a picture."""
     places = torch.cat([torch.nonzero(setting.labels == label).flatten()[:columns] for label in range(setting.classes)])
     return {name: samples[places] for name, samples in drawn.items()}
+
+
+def _named(pictures: ImageSet) -> str:
+    """Return what the cache knows a picture set by: the coloured set is made of the grey one's file."""
+    return f"{pictures.sha256} {pictures.name} {' x '.join(map(str, pictures.images.shape[1:]))}"
 
 
 def _record(run: records.Run, found: Mapping[tuple[str, str], float], **labels) -> None:
