@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from feddiff.evaluation import utility as module
 from feddiff.evaluation.utility import CLASSIFIERS, utility
 
 
@@ -100,6 +101,19 @@ def test_many_levels_do_not_stop_boosting():
     frame = pd.DataFrame({"vendor": g.choice([f"v{i}" for i in range(600)], 2000), "x": g.normal(size=2000)})
     frame["label"] = frame["x"] > 0
     assert row(frame, frame)["accuracy"] > 0.99
+
+
+def test_only_the_most_frequent_levels_have_a_column():
+    frame = pd.DataFrame({"vendor": [f"v{i:03}" for i in range(300) for _ in range(1 + (i >= 200))]})
+    kinds = {"vendor": "categorical"}
+    dense = module._encode(frame, frame, kinds)["dense"][0]
+    assert dense.shape == (len(frame), module.MOST_LEVELS)
+    has_column = dense.sum(axis=1)
+    # 100 levels occur twice and have a column; of those that occur once the first fill the rest.
+    assert has_column[frame["vendor"] >= "v200"].all()
+    assert has_column[:154].all() and not has_column[154:200].any()
+    few = frame[frame["vendor"] < "v200"]
+    assert np.array_equal(module._encode(few, few, kinds)["dense"][0], np.eye(200))
 
 
 def test_same_seed_same_scores_and_inputs_stay():

@@ -25,6 +25,9 @@ from feddiff.evaluation.membership import auc
 FINDIFF_FIVE = ("random forest", "decision tree", "logistic regression", "AdaBoost", "naive Bayes")
 CLASSIFIERS = FINDIFF_FIVE + ("boosting", "majority")
 MAX_CLASSES = 100
+# Of a column with more levels only the most frequent count: scikit-learn's boosting takes no more, and 0/1 columns for
+# the thousands of levels of an account number cost minutes a classifier.
+MOST_LEVELS = 254
 SIDES = ("test", "training")
 
 
@@ -111,7 +114,7 @@ def _encode(train: pd.DataFrame, test: pd.DataFrame, kinds: dict[str, str]) -> d
     """Return both tables as `trees` (numbers and level codes, NaN = missing or unseen) and `dense` (see below).
 
     dense: numbers standardised by the training rows with missing ones at the training median, then one 0/1 column per
-    level that the training rows hold (a missing value is a level).
+    level that the training rows hold (a missing value is a level), for the MOST_LEVELS most frequent.
     """
     trees, dense, categorical = [], [], []
     for name, kind in kinds.items():
@@ -124,7 +127,7 @@ def _encode(train: pd.DataFrame, test: pd.DataFrame, kinds: dict[str, str]) -> d
             dense.append([(column - mean) / (spread if spread > 0 else 1.0) for column in filled])
         else:
             in_test, in_train, _ = shared_codes(test[name], train[name], name, SIDES)
-            levels = np.unique(in_train)
+            levels = _most_frequent(in_train)
             dense.append([(codes[:, None] == levels).astype(float) for codes in (in_train, in_test)])
             trees.append(_boosting_codes(in_train, in_test))
         categorical.append(kind not in CONTINUOUS)
@@ -135,10 +138,15 @@ def _encode(train: pd.DataFrame, test: pd.DataFrame, kinds: dict[str, str]) -> d
 
 
 def _boosting_codes(train: np.ndarray, test: np.ndarray) -> list[np.ndarray]:
-    """Return codes 0, 1, ... of the 254 most frequent training levels, in level order; NaN for every other value."""
-    levels, counts = np.unique(train[train >= 0], return_counts=True)
-    kept = np.sort(levels[np.argsort(-counts, kind="stable")[:254]])
+    """Return codes 0, 1, ... of the most frequent training levels, in level order; NaN for every other value."""
+    kept = _most_frequent(train[train >= 0])
     return [np.where(np.isin(codes, kept), np.searchsorted(kept, codes), np.nan) for codes in (train, test)]
+
+
+def _most_frequent(codes: np.ndarray) -> np.ndarray:
+    """Return the MOST_LEVELS most frequent codes, ascending; of equally frequent ones the lower."""
+    levels, counts = np.unique(codes, return_counts=True)
+    return np.sort(levels[np.argsort(-counts, kind="stable")[:MOST_LEVELS]])
 
 
 def _model(name: str, encoded: dict[str, Any], random_state: int) -> tuple[ClassifierMixin, np.ndarray, np.ndarray]:
