@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
-from feddiff.experiments import figures_pfdm, figures_pfdm_ladder, figures_pfdm_privacy
+from feddiff.experiments import figures_pfdm, figures_pfdm_downstream, figures_pfdm_ladder, figures_pfdm_privacy
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -72,6 +72,17 @@ PARTS = {
             "samples": figures_pfdm_ladder.samples,
         },
         pinned={"client": "all"}, hidden=("pictures_held",), shown=(*_PICTURES, "start_accuracy", "start_bytes"),
+    ),
+    "27_pfdm_theory": Parts(
+        figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
+    ),
+    "24_pfdm_downstream_bias": Parts(
+        figures={
+            "fairness": figures_pfdm_downstream.fairness, "recalls": figures_pfdm_downstream.recalls,
+            "samples": figures_pfdm.samples,
+        },
+        pinned={"client": "all"}, hidden=("class_recall", "pictures_held"),
+        shown=("accuracy", "worst_recall", "recall_gap", "minority_recall", "majority_recall"),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

@@ -13,8 +13,8 @@ from feddiff.experiments.figures_pfdm import (
 from feddiff.experiments.frames import order
 
 SHORT = {
-    "noise": "(a) no server", "class_mean": "(b) class mean", "class_gaussian": "(c) class Gaussian", "global": "(d) PFDM",
-    "uploads": "(r) uploads",
+    "noise": "(a) no server", "class_mean": "(b) class mean", "class_gaussian": "(c) class Gaussian",
+    "global": "(d) PFDM", "uploads": "(r) uploads",
 }
 SHOWN = (("global", "noise"), ("global", "class_mean"), ("global", "class_gaussian"), ("global", "uploads"),
          ("uploads", "noise"))
