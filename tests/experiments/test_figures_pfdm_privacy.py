@@ -84,7 +84,33 @@ def test_the_audit_shows_what_is_proved_and_what_is_stated(toy):
     assert {round(row[3], 6) for row in rows} <= drawn_values(figures.audit(toy(rows)))
 
 
-@pytest.mark.parametrize("draw", [figures.bounds, figures.audit, figures.frontier, figures.gains, figures.variants])
+@pytest.mark.parametrize("draw", [
+    figures.bounds, figures.audit, figures.frontier, figures.gains, figures.variants, figures.theory, figures.theory_gain,
+])
 def test_nothing_is_drawn_of_nothing(toy, draw):
     with pytest.raises(style.NothingToDraw, match="hold no"):
         draw(toy([("toy", 0, "accuracy", 0.5, dict(method="local"))]))
+
+
+def theory_rows():
+    rows = [("toy", 0, name, value / t0, dict(t0=str(t0))) for t0 in (100, 690)
+            for name, value in (("epsilon_image", 9e5), ("gain_promised", 70.0))]
+    for place, (law, d, n) in enumerate((("unit", "8", "50"), ("unit", "64", "500"), ("pictures", "64", "50"))):
+        for t0 in (100, 690):
+            labels = dict(law=law, dimension=d, pictures=n, sampler="ancestral", t0=str(t0))
+            rows += [("toy", 0, "error_left", 0.1 + place / 10 + index / 100 + t0 / 1e4, dict(method=method, **labels))
+                     for index, method in enumerate(figures.ERRORS)]
+            rows += [("toy", 0, "gain_share", (place + 1) / t0, labels), ("toy", 0, "error_left", 9.0, dict(
+                method="pfdm", **{**labels, "sampler": "ddim"}))]
+    return rows
+
+
+def test_theory_shows_every_law_with_the_papers_sampler(toy):
+    rows = theory_rows()
+    figure = figures.theory(toy(rows))
+    wanted = {round(row[3], 6) for row in rows if row[2] == "error_left" and row[4]["sampler"] == "ancestral"}
+    found = drawn_values(figure)
+    assert wanted <= found and 9.0 not in found
+    assert [panel.get_title(loc="left") for panel in figure.axes][0].startswith("unit variance, d = 8")
+    found = drawn_values(figures.theory_gain(toy(rows)))
+    assert {round(row[3], 6) for row in rows if row[2] in ("gain_share", "gain_promised")} <= found

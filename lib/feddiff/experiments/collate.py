@@ -84,6 +84,9 @@ PARTS = {
         pinned={"client": "all"}, hidden=("class_recall", "pictures_held"),
         shown=("accuracy", "worst_recall", "recall_gap", "minority_recall", "majority_recall"),
     ),
+    "27_pfdm_theory": Parts(
+        figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
+    ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(
         figures={"meanings": figures_engine.meanings, "batches": figures_engine.batches},

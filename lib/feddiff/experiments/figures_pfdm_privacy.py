@@ -1,4 +1,7 @@
-"""Figures of what PFDM's privacy costs and buys (notebook 21), each a function of a long records frame."""
+"""Figures of what PFDM's privacy costs and buys (notebook 21) and of its theory (27).
+
+Each is a function of a long records frame.
+"""
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,6 +39,15 @@ VARIANTS = {
     "non_negative": "[0, 1], diameter √2 C, ε = 10", "equal_epsilon": "small t0 and C at the ε of t0 = 690",
     "latent": "in a latent space",
 }
+
+# Method of `pfdm_theory.trial` -> what a reader sees, colour, marker, dashes; "bound": Theorem 5.2.
+ERRORS = {
+    "pfdm": ("PFDM", "#0072B2", "o", (1, 0)),
+    "no_server": ("the same local model from N(0, I): no server", "#CC79A7", "v", (1, 0)),
+    "pooled": ("all clean pictures pooled", "#5F5F5F", "", (1, 1.3)),
+    "bound": ("Theorem 5.2, its constant taken from training alone", "#000000", "", (4, 2)),
+}
+LAWS = {"unit": "unit variance", "pictures": "digits, clipped"}
 
 
 def cells(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
@@ -239,3 +251,69 @@ def variants(frame: pd.DataFrame) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
+
+
+@style.styled
+def theory(frame: pd.DataFrame) -> Figure:
+    """Draw what PFDM leaves of the error of training alone against t0, beside Theorem 5.2, a panel a law (P18)."""
+    found = means(frame, "error_left", ["law", "dimension", "pictures", "method", "t0"], sampler="ancestral")
+    panels = _settings(found)
+    rows = -(-len(panels) // 3)
+    figure, axes = style.canvas(style.WIDTH, 2.2 * rows + 0.9, rows, min(3, len(panels)), sharex=True, sharey=True)
+    for panel, (law, d, n) in zip(axes.flat, panels):
+        own = found[(found["law"] == law) & (found["dimension"] == d) & (found["pictures"] == n)]
+        for method, (_, colour, marker, dashes) in ERRORS.items():
+            part = own[own["method"] == method].assign(t0=lambda rows: rows["t0"].astype(int)).sort_values("t0")
+            panel.errorbar(part["t0"], part["mean"], yerr=[half(row) for row in part.itertuples()], color=colour,
+                           marker=marker, dashes=dashes, markersize=3.5)
+        panel.axhline(1, color="black", linewidth=0.7)
+        panel.set_title(f"{LAWS[law]}, d = {d}, n = {n}")
+        panel.set_yscale("log")
+        panel.set_ylim(0.004, 30)
+    columns = axes.shape[1]
+    for place, panel in enumerate(axes.flat):
+        panel.set_visible(place < len(panels))
+        if place < len(panels) <= place + columns:
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("step $t_0$")
+    for line in axes:
+        line[0].set_ylabel("$W_2^2$ to the truth, over that\nof training alone (log scale)")
+    handles = [Line2D([], [], color=c, marker=m, dashes=d, markersize=3.5, label=name)
+               for name, c, m, d in ERRORS.values()]
+    handles.append(Line2D([], [], linestyle="none", label=runs(found)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _settings(found: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """Return (law, dimension, pictures) in order: unit variance first, then by size."""
+    names = set(zip(found["law"], found["dimension"], found["pictures"], strict=True))
+    return sorted(names, key=lambda key: (key[0] != "unit", *map(order, key[1:])))
+
+
+@style.styled
+def theory_gain(frame: pd.DataFrame) -> Figure:
+    """Draw the share of the local error that PFDM saves against t0 and epsilon, beside Theorem 5.2's rate (P18)."""
+    found = means(frame, "gain_share", ["law", "dimension", "pictures", "t0"], sampler="ancestral")
+    promised = means(frame, "gain_promised", ["t0"])
+    spent = means(frame, "epsilon_image", ["t0"])
+    series = _settings(found)
+    figure, axes = style.canvas(0.75 * style.WIDTH, 4.0)
+    panel = axes[0, 0]
+    for (law, d, n), colour, marker in zip(series, style.PALETTE * 2, style.MARKERS * 2):
+        own = found[(found["law"] == law) & (found["dimension"] == d) & (found["pictures"] == n)]
+        own = own[own["mean"] > 0].assign(t0=lambda rows: rows["t0"].astype(int)).sort_values("t0")
+        panel.errorbar(own["t0"], own["mean"], yerr=[half(row) for row in own.itertuples()], color=colour,
+                       marker=marker, label=f"{LAWS[law]}, d = {d}, n = {n}")
+    promised = promised.assign(t0=promised["t0"].astype(int)).sort_values("t0")
+    panel.plot(promised["t0"], promised["mean"], color="black", dashes=(4, 2),
+               label="Theorem 5.2, Eq. 9: (s + 1) / (2s + 1)²")
+    panel.set(yscale="log", xlabel="step $t_0$")
+    panel.set_ylabel("share of the error of training alone\nthat PFDM saves (log scale)")
+    panel.set_ylim(3e-4, 1.5)
+    top = panel.secondary_xaxis("top")
+    spent = spent[spent["t0"].astype(int) >= 100]
+    top.set_xticks(spent["t0"].astype(int), [epsilon(value) for value in spent["mean"]], fontsize=7)
+    top.set_xlabel("ε of a picture at C = 10, exact")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
