@@ -73,9 +73,6 @@ PARTS = {
         },
         pinned={"client": "all"}, hidden=("pictures_held",), shown=(*_PICTURES, "start_accuracy", "start_bytes"),
     ),
-    "27_pfdm_theory": Parts(
-        figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
-    ),
     "24_pfdm_downstream_bias": Parts(
         figures={
             "fairness": figures_pfdm_downstream.fairness, "recalls": figures_pfdm_downstream.recalls,
