@@ -17,6 +17,7 @@ from feddiff.data.image_partitions import ClientClasses
 from feddiff.data.images import ImageSet
 from feddiff.evaluation import image_quality
 from feddiff.evaluation.image_features import Judge, train_judge
+from feddiff.evaluation.image_inks import InkJudge, train_ink_judge
 from feddiff.experiments import cache, records
 from feddiff.seeds import numpy_generator
 from feddiff.systems import baselines_images, pfdm
@@ -112,15 +113,22 @@ def split(
 
 
 def judge_of(train: ImageSet, test: ImageSet, *, progress: bool = True) -> Judge:
-    """Return the classifier of a picture set that gives features and reads samples, from the cache where it is."""
+    """Return the classifier of a picture set that gives features and reads samples, from the cache where it is.
+
+    That of a coloured set names class and ink, so that its features see both.
+    """
+    inks = {} if train.colours is None else {"inks": (train.colours, test.colours)}
+    kind, train_one = (InkJudge, train_ink_judge) if inks else (Judge, train_judge)
+
     def build() -> dict:
-        return train_judge(images.to_tensor(train.images), train.labels, images.to_tensor(test.images), test.labels,
-                           seed=JUDGE_SEED, data=f"{train.name} {train.size} x {train.size}",
-                           progress=progress).to_state()
+        return train_one(images.to_tensor(train.images), train.labels, images.to_tensor(test.images), test.labels,
+                         seed=JUDGE_SEED, data=f"{train.name} {train.size} x {train.size}", progress=progress,
+                         **inks).to_state()
 
     entry = cache.cached("judge", {"seed": JUDGE_SEED}, f"{_named(train)} {_named(test)} rows={len(train)}", build,
-                         code=["feddiff.evaluation.image_features", *DATA_CODE])
-    return Judge.from_state(entry.state)
+                         code=["feddiff.evaluation.image_inks" if inks else "feddiff.evaluation.image_features",
+                               *DATA_CODE])
+    return kind.from_state(entry.state)
 
 
 def trained(
