@@ -1,4 +1,4 @@
-"""Privacy frontier of PFDM: the quoted epsilons, an audit that comes near them and sees too little noise, clips, blur."""
+"""Privacy frontier of PFDM: the quoted epsilons, an audit near them that sees too little noise, clips, blur, codes."""
 
 import math
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch
 
 from feddiff.data.images import ImageSet
 from feddiff.experiments import pfdm_privacy_study as study
+from feddiff.experiments import pfdm_study
 from feddiff.privacy.noise import GaussianNoise
 from feddiff.seeds import torch_generator
 from feddiff.systems import pfdm
@@ -64,3 +65,27 @@ def test_sharpness_falls_with_blur_and_rises_with_noise():
     noisy = real + torch.randn(real.shape, generator=torch_generator(0, "noise"))
     assert study.sharpness(real, real) == 1
     assert study.sharpness(blurred, real) < 0.5 and study.sharpness(noisy, real) > 2
+
+
+class NoJudge:
+    """In the place of a judge that these tests do not ask."""
+
+    def to_state(self):
+        return {}
+
+
+def test_latent_pfdm_sends_codes_and_repeats_from_the_cache(monkeypatch):
+    monkeypatch.setattr(pfdm_study, "train_judge", lambda *a, **k: NoJudge())
+    monkeypatch.setattr(pfdm_study.Judge, "from_state", staticmethod(lambda state: NoJudge()))
+    setting = pfdm_study.split("digits", majority=20, minority=3, seed=0, per_class=4, progress=False)
+    config = pfdm.cvpr(t0=400, C=4.0, network="tiny", images=24, batch=8, warmup=1)
+    run, error = study.in_latent_space(setting, config, latent=2, steps=20, progress=False)
+    again, same = study.in_latent_space(setting, config, latent=2, steps=20, progress=False)
+    pixels = pfdm.train(setting.clients, replace(config, classes=10), fit_clients=(), progress=False)
+    assert error == same and 0 < error < 1.5
+    assert run.uploads.images.shape[1:] == (2, 4, 4) and torch.equal(run.uploads.images, again.uploads.images)
+    assert study.upload_nbytes(run) < 0.7 * study.upload_nbytes(pixels)
+    assert run.privacy["epsilon"] == pixels.privacy["epsilon"], "the same clip norm, in another space"
+    drawn = run.sample(0, [0, 7], seed=0, steps=3, local_steps=3)
+    assert drawn.shape == (2, 1, 8, 8)
+    assert torch.equal(drawn, again.sample(0, [0, 7], seed=0, steps=3, local_steps=3))

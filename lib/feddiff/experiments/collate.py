@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
-from feddiff.experiments import figures_pfdm, figures_pfdm_downstream, figures_pfdm_ladder, figures_pfdm_privacy
+from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
+from feddiff.experiments import figures_pfdm_privacy
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -80,6 +81,20 @@ PARTS = {
         },
         pinned={"client": "all"}, hidden=("class_recall", "pictures_held"),
         shown=("accuracy", "worst_recall", "recall_gap", "minority_recall", "majority_recall"),
+    ),
+    "23_pfdm_clients": Parts(
+        figures={
+            "advantage": figures_pfdm_clients.advantage, "traffic": figures_pfdm_clients.traffic,
+            "cost": figures_pfdm_clients.cost,
+        },
+        pinned={"client": "all"},
+    ),
+    "26_pfdm_break_conditions": Parts(
+        figures={
+            "incompatible": figures_pfdm_clients.incompatible, "rarity": figures_pfdm_clients.rarity,
+            "samples": figures_pfdm.samples,
+        },
+        pinned={"client": "all"}, hidden=("pictures_held",),
     ),
     "27_pfdm_theory": Parts(
         figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},

@@ -12,12 +12,16 @@ from scipy.stats import norm
 from feddiff.attacks.audit import clopper_pearson_epsilon, gaussian_dp_epsilon, threshold_counts
 from feddiff.data import images
 from feddiff.data.images import ImageSet
+from feddiff.diffusion.autoencoder import ConvAutoencoder, fit_autoencoder
+from feddiff.diffusion.descent import Descent
 from feddiff.diffusion.schedules import linear
+from feddiff.experiments import cache
+from feddiff.experiments.pfdm_study import DATA_CODE, Setting
 from feddiff.privacy.accounting import forward_diffusion_epsilon, gaussian_epsilon
-from feddiff.seeds import numpy_generator
+from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems import pfdm
 from feddiff.systems.image_clients import PixelSpace
-from feddiff.systems.pfdm import PFDMConfig
+from feddiff.systems.pfdm import PFDMConfig, PFDMRun
 
 # Who changes -> the largest norm C of what changes (Theorem 5.1), for values in [-1, 1]. The papers' "pixel" is one
 # value; clip norm 10 is the CVPR version's; the other two are whole pictures that nobody clips.
@@ -79,6 +83,46 @@ def sharpness(samples: torch.Tensor, real: torch.Tensor) -> float:
     In [0, inf); 1 is as sharp as they are, less is blurred, more is noisy. Both (n, c, h, w), of the same classes.
     """
     return _edges(samples) / _edges(real)
+
+
+def upload_nbytes(run: PFDMRun) -> int:
+    """Return the bytes of all uploads of a run."""
+    return sum(message.nbytes for message in run.channel.log if message.kind == "upload")
+
+
+def in_latent_space(
+    setting: Setting, config: PFDMConfig, *, latent: int, steps: int, progress: bool = True
+) -> tuple[PFDMRun, float]:
+    """Return PFDM on the codes of an autoencoder, from the cache where it is, and that one's error.
+
+    The autoencoder halves the side and keeps `latent` channels; it is trained for `steps` batches on training pictures
+    that no client holds, which stand in for public ones. Its error is the mean squared difference on test pictures,
+    over their variance.
+    """
+    spare = images.to_tensor(setting.train.images[setting.spare])
+    seed, how = setting.seed, Descent(steps=steps)
+    name = f"{setting.identity} latent={latent} steps={steps}"
+    # Two copies: training leaves its own in a memory layout that rounds differently from one that was loaded.
+    trained, built = (
+        ConvAutoencoder(setting.train.channels, setting.train.size, latent=latent,
+                        generator=torch_generator(seed, "init", "autoencoder")) for _ in range(2)
+    )
+    entry = cache.cached(
+        "autoencoder", {"latent": latent, "steps": steps, "seed": seed}, name,
+        lambda: dict(fit_autoencoder(trained, spare, how, seed=seed, progress=progress).state),
+        code=["feddiff.diffusion.autoencoder", *DATA_CODE],
+    )
+    built.load_state_dict(entry.state)
+    built.eval()
+    config = replace(config, seed=seed, classes=setting.classes)
+    found = cache.cached(
+        "pfdm", config, name,
+        lambda: pfdm.train(setting.clients, config, autoencoder=built, progress=progress).to_state(),
+        code=["feddiff.systems.pfdm", *DATA_CODE],
+    )
+    unseen = images.to_tensor(setting.test.images)
+    error = float((built.decode(built.encode(unseen)) - unseen).square().mean() / unseen.var())
+    return pfdm.from_state(found.state, setting.clients, config, autoencoder=built), error
 
 
 def _edges(x: torch.Tensor) -> float:
