@@ -49,8 +49,8 @@ REASONS = {
     ("step-256", "share of the matrix products' speed"): "the same fixed costs; plain Adam stays below the bound too",
     ("federation-256", "speed against sequential Opacus"): "the step at width 256 (see step-256) is all but the whole "
     "round; stacking clients gains nothing at this width",
-    ("sampling-256", "speed against the naive loop"): "the naive loop runs near the floor of its own matrix products "
-    "on this machine: float32 leaves nothing to save",
+    ("sampling-256", "speed against the naive loop"): "matrix products are more than half of either loop; what chunks "
+    "and one time branch a step save beside them was lost in the spread here",
     ("nearest-records", "speed against chunked cdist"): "two passes (products, then the exact distance of the winner) "
     "keep copies at exactly 0; one pass needs an index library",
 }
