@@ -31,6 +31,8 @@ DATA_CODE = ("feddiff.data.images", "feddiff.data.image_partitions")
 JUDGE_SEED = 0
 # Pictures of either side of a copy test at most: its cost grows with their product.
 MOST_COPIES = 1000
+# What local denoisers do not depend on.
+SERVER_FIELDS = ("global_images", "stages")
 # method -> (function of baselines_images, its options)
 BASELINES: dict[str, tuple] = {
     "centralised": (baselines_images.centralised, {}),
@@ -132,23 +134,30 @@ def judge_of(train: ImageSet, test: ImageSet, *, progress: bool = True) -> Judge
 
 
 def trained(
-    setting: Setting, config: PFDMConfig, *, share: PFDMRun | None = None, first: int | None = None,
-    device: str = "cpu", progress: bool = True,
+    setting: Setting, config: PFDMConfig, *, first: int | None = None, device: str = "cpu", progress: bool = True
 ) -> PFDMRun:
-    """Return the PFDM run of `config` with the setting's seed, from the cache where it was trained before.
+    """Return the PFDM run of `config` with the setting's seed; each of its denoisers comes from the cache if it can.
 
-    share: an earlier run that differs in local settings alone; its uploads and global denoiser are taken over. first:
-    only so many clients train a local denoiser (None: all); all of them upload.
+    Runs that differ in local settings alone share uploads and global denoiser. first: only so many clients train a
+    local denoiser (None: all); all of them upload.
     """
     config = replace(config, seed=setting.seed, classes=setting.classes)
-    some = None if first in (None, len(setting.clients)) else tuple(range(first))
-    entry = cache.cached(
-        "pfdm", config, f"{setting.identity} device={device}" + (f" first={first}" if some is not None else ""),
-        lambda: pfdm.train(setting.clients, config, share=share, fit_clients=some, device=device,
-                           progress=progress).to_state(),
-        code=["feddiff.systems.pfdm", *DATA_CODE],
+    place, code = f"{setting.identity} device={device}", ["feddiff.systems.pfdm", *DATA_CODE]
+    quiet = dict(device=device, progress=progress)
+    shared = cache.cached(
+        "pfdm", config.shared, place,
+        lambda: pfdm.train(setting.clients, config, fit_clients=(), **quiet).to_state(), code=code,
     )
-    return pfdm.from_state(entry.state, setting.clients, config, device=device)
+    run = pfdm.from_state(shared.state, setting.clients, config, device=device)
+    own = {name: value for name, value in dataclasses.asdict(config).items() if name not in SERVER_FIELDS}
+    for client in run.clients[:first]:
+
+        def build(name: str = client.name) -> dict:
+            fitted = pfdm.train(setting.clients, config, share=run, fit_clients=(name,), **quiet)
+            return fitted.to_state()["clients"][name]
+
+        client.restore(cache.cached("pfdm-local", own, f"{place} {client.name}", build, code=code).state)
+    return run
 
 
 def baseline(

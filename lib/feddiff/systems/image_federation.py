@@ -30,7 +30,7 @@ class RoundsConfig:
 
     R: int = 50
     B: int = 64
-    lr: float = 1.5e-3
+    lr: float = 3e-3
     lr_schedule: str = "cosine"
     K: int = 1
     ema: float = 0.9
