@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from feddiff.federation import checkpoint
+from feddiff.diffusion import checkpoint
 from feddiff.federation.client import Client, LocalTraining, flat_weights, load_flat_weights
 from feddiff.federation.rounds import Federation, participation
 from feddiff.federation.strategies import Server, Strategy
@@ -130,7 +130,7 @@ def test_checkpoint_of_another_run_or_a_torn_file_is_refused(tmp_path):
     x, y = problem()
     path = tmp_path / "run.pt"
     checkpoint.save(path, _private(x, y).state(), "abc")
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="another training"):
         checkpoint.load(path, "abd")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(ValueError, match="not a readable checkpoint"):

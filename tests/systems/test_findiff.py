@@ -150,9 +150,9 @@ def test_resumed_training_equals_uninterrupted_and_a_foreign_checkpoint_is_refus
     run = train(config, checkpoint=file)
     assert torch.equal(run.federation.weights(), whole.federation.weights())
     assert run.federation.ledger == whole.federation.ledger
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="another training"):
         train(replace(config, lr=1e-3), checkpoint=file)
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="another training"):
         train(config, clients(3, 240), checkpoint=file)
 
 

@@ -31,13 +31,13 @@ import pandas as pd
 import torch
 
 from feddiff.data.tables import Table
+from feddiff.diffusion import checkpoint as checkpoints
 from feddiff.diffusion import samplers
 from feddiff.diffusion.denoisers import MLPDenoiser
 from feddiff.diffusion.ema import EMA
 from feddiff.diffusion.schedules import linear
 from feddiff.diffusion.table_head import TableHead
 from feddiff.diffusion.table_space import table_space
-from feddiff.federation import checkpoint as checkpoints
 from feddiff.federation.client import Client, LocalTraining, flat_weights, load_flat_weights
 from feddiff.federation.rounds import Federation
 from feddiff.federation.strategies import Server, Strategy
