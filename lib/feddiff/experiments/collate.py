@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
-from feddiff.experiments import figures_pfdm_privacy
+from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -26,13 +26,15 @@ class Parts:
     """What a notebook's report has beside its table of all metrics.
 
     figures: name -> function of the records frame. pinned: labels fixed to one value for the table `headline`, which
-    shows the metrics `shown` (none named: all). hidden: metrics that only a figure reads.
+    shows the metrics `shown` (none named: all). hidden: metrics that only a figure reads. tables: name -> function of
+    the records frame that returns (full, for reading).
     """
 
     figures: dict[str, Callable[[pd.DataFrame], Figure]] = field(default_factory=dict)
     pinned: dict[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+    tables: dict[str, Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]] = field(default_factory=dict)
 
 
 _PICTURES = ("label_accuracy", "frechet", "frechet_corrected", "kid", "precision", "recall", "closer_to_train")
@@ -88,6 +90,15 @@ PARTS = {
             "cost": figures_pfdm_clients.cost,
         },
         pinned={"client": "all"},
+    ),
+    "25_pfdm_colour_and_cifar": Parts(
+        figures={
+            "samples": figures_pfdm_colour.samples, "groups": figures_pfdm.groups, "credit": figures_pfdm_colour.credit,
+            "reported": figures_pfdm_colour.reported, "inks": figures_pfdm_colour.inks,
+            "steps": figures_pfdm_colour.steps,
+        },
+        pinned={"client": "all"}, hidden=("pictures_held", "side"), shown=(*_PICTURES, "ink_purity", "ink_distance"),
+        tables={"reported": pfdm_reported.table},
     ),
     "26_pfdm_break_conditions": Parts(
         figures={
@@ -149,6 +160,9 @@ def report(notebook: str, scale: str) -> Report:
             full = tables.summarise(part)
             made.tables[name] = tables.wide(full)
             made.files.extend(tables.write(full, made.tables[name], notebook, name, scale))
+    for name, make in parts.tables.items() if records else ():
+        full, made.tables[name] = make(frame)
+        made.files.extend(tables.write(full, made.tables[name], notebook, name, scale))
     statements = privacy_table(records)
     if len(statements):
         short = statements.assign(spent=[f"{value:.3g}" for value in statements["spent"]])

@@ -111,6 +111,35 @@ def credit(frame: pd.DataFrame) -> Figure:
 
 
 @style.styled
+def inks(frame: pd.DataFrame) -> Figure:
+    """Draw how much of a sample is of one ink, and how far the inks are from those that the client holds."""
+    metrics = ("ink_purity", "ink_distance")
+    summaries = {metric: means(frame, metric, ["method", "group"], client="all") for metric in metrics}
+    names = sorted(set(summaries["ink_purity"]["dataset"]))
+    methods = [method for method in style.METHODS if (summaries["ink_purity"]["method"] == method).any()]
+    height = len(names) * (0.2 * len(methods) + 0.5) + 0.7
+    figure, axes = style.canvas(style.WIDTH, height, len(names), 2, sharey=True)
+    for row, dataset in zip(axes, names, strict=True):
+        for panel, metric in zip(row, metrics, strict=True):
+            own = summaries[metric][summaries[metric]["dataset"] == dataset]
+            for point in own.itertuples():
+                panel.errorbar(point.mean, methods.index(point.method), xerr=half(point), linestyle="none",
+                               color=style.METHODS[point.method][1], **LOOKS[point.group])
+            panel.set_xlabel(style.metric_name(metric).replace(" (", "\n("))
+            panel.margins(x=0.08)
+        row[0].axvline(1 / 3, color=style.GREY, linewidth=0.9, dashes=(4, 2))
+        row[0].set_title(f"{dataset} (dashed: no ink)")
+        row[1].set_xlim(left=0)
+        row[0].set_ylim(len(methods) - 0.5, -0.5)
+        row[0].set_yticks(range(len(methods)), [style.method_name(method) for method in methods])
+    handles = [Line2D([], [], color="black", linestyle="none", label=GROUPS[group], **look)
+               for group, look in LOOKS.items()]
+    handles.append(Line2D([], [], linestyle="none", label=f"mean over the clients; {runs(*summaries.values())}"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
 def steps(frame: pd.DataFrame) -> Figure:
     """Draw v1's quality against t0, with epsilon by the value, the pixel and the picture below (P32)."""
     quality = (("frechet", "Fréchet distance\n(log scale, lower is better)"),

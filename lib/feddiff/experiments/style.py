@@ -73,6 +73,8 @@ METRICS = {
     "recall": "recall (0–1, higher is better)",
     "closer_to_train": "nearer to own training pictures than to unseen ones (0.5 is ideal)",
     "memorised": "share memorised (0–1, lower is better)",
+    "ink_purity": "light in the strongest channel (1/3–1, real pictures have 1)",
+    "ink_distance": "inks apart from the client's own (0–1, lower is better)",
     "worst_recall": "worst class (recall, 0–1, higher is better)",
     "recall_gap": "best less worst class (0–1, lower is better)",
     "minority_recall": "minority classes (recall, 0–1, higher is better)",
