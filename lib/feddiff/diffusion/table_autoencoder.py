@@ -55,7 +55,7 @@ class TableAutoencoder(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if numbers < 0 or any(count < 1 for count in levels) or not (numbers or len(levels)):
-            raise ValueError(f"a row needs a column and a column a level, got levels={tuple(levels)}, numbers={numbers}")
+            raise ValueError(f"a row needs a column, a column a level, got levels={tuple(levels)}, numbers={numbers}")
         if not 0 <= noise < 1 or not 0 <= beta < math.inf:
             raise ValueError(f"noise must lie in [0, 1) and beta be >= 0, got noise={noise!r}, beta={beta!r}")
         self.levels, self.numbers, self.latent, self.hidden = tuple(levels), numbers, latent, hidden
