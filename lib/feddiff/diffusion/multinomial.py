@@ -1,8 +1,12 @@
 """Multinomial diffusion of categorical columns (Hoogeboom et al. 2021, section 4; Kotelnikov et al. 2023).
 
 A code keeps its value from step to step with probability 1 - beta_t, else it is drawn anew, uniformly over the K levels
-of its column: q(x_t | x_0) = alpha_bar_t x_0 + (1 - alpha_bar_t) / K. A network predicts the law of x_0 as logits, and
-the reverse step is the posterior q(x_{t-1} | x_t, x_0) at that law.
+of its column: q(x_t | x_0) = alpha_bar_t x_0 + (1 - alpha_bar_t) / K. A network predicts a law of x_0 as logits.
+
+Two ways back, which must not be mixed up. `posterior` puts a law in the place of x_0, as the authors do: the weights
+multiply it by the likelihood of x_t, so it must be the law of x_0 *before* x_t's own value is seen, and that is what
+training on the bound (`divergence`) makes of it. `mixture` averages q(x_{t-1} | x_t, x_0) over a law of x_0 *given* x_t,
+which is what training by cross-entropy gives; `posterior` would count x_t twice there.
 """
 
 import torch
@@ -58,6 +62,17 @@ class Multinomial:
         weights = prior * stays
         totals = weights @ self.segments.indicator
         return weights / (totals @ self.segments.indicator.T).clamp(min=SMALLEST)
+
+    def mixture(self, x0: torch.Tensor, codes: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Return sum over x_0 of x0(x_0) q(x_{t-1} | x_t = codes, x_0), as laws: the exact reverse step for a law
+        of x_0 given x_t.
+
+        q(x_t | x_0) divides each term: with it the sum is `posterior` at a law proportional to x0 / q(x_t | x_0).
+        """
+        bar = self.schedule.alpha_bar[t].float().unsqueeze(1)
+        before = x0 / (bar * self.one_hot(codes) + (1 - bar) * self.uniform)
+        totals = before @ self.segments.indicator
+        return self.posterior(before / (totals @ self.segments.indicator.T).clamp(min=SMALLEST), codes, t)
 
     def divergence(
         self, codes: torch.Tensor, logits: torch.Tensor, noisy: torch.Tensor, t: torch.Tensor

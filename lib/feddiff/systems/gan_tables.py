@@ -11,6 +11,7 @@ conditional vector with training by sampling, LayerNorm in the place of BatchNor
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -98,8 +99,14 @@ class Cells:
     numbers: int
     tau: float
 
+    @cached_property
+    def segments(self) -> Segments:
+        """The 0/1 cells, column by column."""
+        return Segments(self.levels)
+
     @property
     def dim(self) -> int:
+        """Cells of a row."""
         return sum(self.levels) + self.numbers
 
     def real(self, table: WholeTable) -> torch.Tensor:
@@ -107,17 +114,17 @@ class Cells:
         if not self.levels:
             return table.numbers
         law = torch.zeros(len(table), sum(self.levels))
-        law.scatter_(1, table.codes + Segments(self.levels).offsets, 1.0)
+        law.scatter_(1, table.codes + self.segments.offsets, 1.0)
         return torch.cat([law, table.numbers], dim=1)
 
-    def soften(self, raw: torch.Tensor, segments: Segments, generator: torch.Generator) -> torch.Tensor:
+    def soften(self, raw: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return cells of raw generator outputs: Gumbel softmax at `tau` per category, numbers as they are."""
         cut = sum(self.levels)
         if not cut:
             return raw
         # -log of an exponential draw is a Gumbel draw.
         gumbel = -torch.empty(len(raw), cut).exponential_(generator=generator).log()
-        return torch.cat([segments.probabilities((raw[:, :cut] + gumbel) / self.tau), raw[:, cut:]], dim=1)
+        return torch.cat([self.segments.probabilities((raw[:, :cut] + gumbel) / self.tau), raw[:, cut:]], dim=1)
 
 
 @dataclass(eq=False)
@@ -170,11 +177,10 @@ def _gan(data: Data, config: GANConfig, network: str, kinds: Mapping[str, str] |
     cells = Cells(table.levels, table.numbers.shape[1], config.tau)
     generator, critic = _networks(cells, config)
     streams = {what: torch_generator(config.seed, "draws", config.name, what) for what in ("noise", "penalty")}
-    segments = Segments(cells.levels)
 
     def draw(rows: int) -> torch.Tensor:
         raw = generator(torch.randn(rows, config.noise, generator=streams["noise"]))
-        return cells.soften(raw, segments, streams["noise"])
+        return cells.soften(raw, streams["noise"])
 
     trained = contend(
         generator, critic, draw, cells.real(table), config.rivalry(), seed=config.seed, name=config.name,

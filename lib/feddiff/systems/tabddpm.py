@@ -141,8 +141,9 @@ class MixedProcess:
         # No encoded number lies outside +-Z_LIMIT, so no prediction of one should.
         x0 = x0_from_epsilon(numbers, times, noise, self.schedule).clamp(-Z_LIMIT, Z_LIMIT)
         if self.multinomial is not None:
-            law = self.multinomial.posterior(self.multinomial.segments.probabilities(logits), codes, times)
-            codes = self.multinomial.draw(law, generator)
+            # What the logits mean depends on what trained them: see `diffusion.multinomial`.
+            back = self.multinomial.posterior if self.categorical == "bound" else self.multinomial.mixture
+            codes = self.multinomial.draw(back(self.multinomial.segments.probabilities(logits), codes, times), generator)
         if t == 0:
             return codes, x0
         scale = float(self.schedule.posterior_variance[t].sqrt())
