@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -144,6 +145,8 @@ def test_steps_name_three_units_and_need_two_steps(frame):
     labels = [text.get_text() for text in figure.axes[0].get_xticklabels()]
     assert labels[1] == "$t_0$ = 100\nε of a value 41.8\nof a pixel 95\nof a picture 4,862"
     assert {10.0, 11.0, 36.0} <= points(figure, 0)
+    other = frame[~frame["t0"].isin(["50", "400"])].assign(dataset="colour-mnist")
+    assert len(figures_pfdm_colour.steps(pd.concat([frame, other])).axes) == 2, "one t0 is no curve"
     with pytest.raises(style.NothingToDraw, match="one t0"):
         figures_pfdm_colour.steps(frame[~frame["t0"].isin(["50", "400"])])
 

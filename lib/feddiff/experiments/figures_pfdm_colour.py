@@ -146,12 +146,13 @@ def steps(frame: pd.DataFrame) -> Figure:
                ("label_accuracy", "label accuracy\n(0–1, higher is better)"))
     summaries = {metric: means(frame, metric, ["t0", "group"], method="pfdm_at_t0", client="0")
                  for metric, _ in quality}
-    places = sorted(set(summaries["frechet"]["t0"]), key=order)
-    if len(places) < 2:
-        raise style.NothingToDraw("the records hold one t0; a curve needs two (quick trains one)")
-    names = sorted(set(summaries["frechet"]["dataset"]))
+    curves = {dataset: sorted(set(own["t0"]), key=order) for dataset, own in summaries["frechet"].groupby("dataset")}
+    names = sorted(dataset for dataset, places in curves.items() if len(places) > 1)
+    if not names:
+        raise style.NothingToDraw("the records hold one t0; a curve needs two")
     figure, axes = style.canvas(style.WIDTH, 2.75 * len(names) + 0.4, len(names), 2, sharex="row")
     for row, dataset in zip(axes, names, strict=True):
+        places = curves[dataset]
         for panel, (metric, title) in zip(row, quality, strict=True):
             summary = summaries[metric][summaries[metric]["dataset"] == dataset]
             for group, dashes in (("minority", (1, 0)), ("majority", (4, 2))):
