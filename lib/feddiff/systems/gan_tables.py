@@ -56,7 +56,7 @@ class GANConfig:
     steps: int = 3000
     critic_steps: int = 1
     penalty: float = 10.0
-    batch: int = 512
+    batch: int = 256
     lr: float = 5e-4
     critic_lr: float = 1e-3
     ema: float = 0.99
