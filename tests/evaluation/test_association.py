@@ -118,7 +118,8 @@ def test_a_function_has_association_one_and_a_constant_none():
             assert (found.loc["same"].drop("same") == 0).all() and (np.diag(found) == 1).all()
         assert (mixed_association(frame, kinds=kinds).loc["same"].drop("same") == 0).all()
         identifiers = pd.DataFrame({"id": [str(i) for i in range(50)], "c": list("ab") * 25})
-        assert association(identifiers).loc["id", "c"] == 0 and association(identifiers, corrected=False).iloc[0, 1] == 1
+        assert association(identifiers).loc["id", "c"] == 0
+        assert association(identifiers, corrected=False).iloc[0, 1] == 1
 
 
 def test_the_correction_takes_the_bias_of_many_levels():

@@ -158,8 +158,8 @@ def test_bad_input_is_refused(tables, ceiling):
 def test_judging_five_thousand_rows_of_fourteen_columns_takes_seconds():
     from feddiff.evaluation.resemblance import resemblance
 
-    frames = [pd.concat([table(5000, seed), table(5000, seed + 1).add_suffix("2"), table(5000, seed + 2).add_suffix("3")],
-                        axis=1).iloc[:, :14] for seed in (0, 10)]
+    frames = [pd.concat([table(5000, seed + k).add_suffix(str(k)) for k in range(3)], axis=1).iloc[:, :14]
+              for seed in (0, 10)]
     start = time.process_time()
     resemblance(*frames)
     predictability(*frames)

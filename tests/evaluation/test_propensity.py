@@ -45,7 +45,7 @@ def test_fresh_rows_score_high_and_shifted_or_independent_ones_low():
     real = table(1000, 0)
     fresh, shifted = score(real, table(1000, 1)), score(real, table(1000, 2, shift=1.0))
     independent, apart = score(real, table(1000, 3, rho=0.0)), score(real, table(1000, 4, shift=9.0))
-    assert fresh > 0.85 and shifted < 0.5 and independent < 0.7 and apart < 0.05
+    assert fresh > 0.85 and shifted < 0.5 and independent < 0.7 and apart < 0.1
 
 
 def test_the_reversed_form_rewards_bad_tables_and_in_sample_punishes_good_ones():
@@ -53,8 +53,11 @@ def test_the_reversed_form_rewards_bad_tables_and_in_sample_punishes_good_ones()
     good, bad = (propensity(real, other, kinds=KINDS) for other in (table(600, 1), table(600, 2, shift=9.0)))
     assert reversed_form(*good) == pytest.approx(0.5, abs=0.05) and reversed_form(*bad) > 0.93
     assert unordered(*good) > 0.85 and unordered(*bad) < 0.02
-    memorised = score(real, table(600, 1), strength=STRONG, out_of_fold=False)
-    assert memorised < 0.3 < score(real, table(600, 1), strength=STRONG)
+    # Seen rows are told apart by memory; mean |p - .5| alone hides it, as a sure model is sure out of fold as well.
+    fresh = table(600, 1)
+    seen, unseen = (unordered(*propensity(real, fresh, kinds=KINDS, strength=STRONG, out_of_fold=out))
+                    for out in (False, True))
+    assert seen < 0.6 < 0.8 < unseen
 
 
 def test_forms_by_hand():

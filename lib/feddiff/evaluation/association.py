@@ -2,13 +2,14 @@
 
 The judge of "did the joint model learn what no silo could see alone": the mean |Cramer's V real - synthetic| over the
 pairs of columns that lie in different silos, numbers cut at the real table's deciles. It grows from held-out real rows
-to independent columns. Contingency similarity (`fidelity.pair_trends`) does not: it is the noise of a hundred cells, and
-ranks independent columns above held-out real rows where the association is weak.
+to independent columns. Contingency similarity (`fidelity.pair_trends`) need not: it is the noise of a hundred cells,
+and where the association is weak it ranks independent columns above held-out real rows.
 
-Cramer's V is biased upwards by about sqrt(cells / rows), so that a smaller table seems more associated: Bergsma's (2013)
-correction is the default (without it held-out rows of Loan are .034 off across silos and independent columns .052; with
-it .023 and .064); the plain V is there to compare with other people's numbers. Conventions: a missing value is a level of its own; a column with one level has association 0 with
-every other. Nothing here depends on the order of rows or columns, and no input is changed.
+Cramer's V is biased upwards by about sqrt(cells / rows), so that a smaller table seems more associated: Bergsma's
+(2013) correction is the default (without it held-out rows of Loan are .034 off across silos and independent columns
+.052; with it .023 and .064); the plain V is there to compare with other people's numbers. Conventions: a missing value
+is a level of its own; a column with one level has association 0 with every other. Nothing here depends on the order of
+rows or columns, and no input is changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -155,9 +156,10 @@ def binned(
 
 
 def theils_u(codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Return U[i, j] = I(i; j) / H(i) (Theil, 1970): the share of column i's entropy that column j, row by row, explains.
+    """Return U[i, j] = I(i; j) / H(i) (Theil, 1970): the share of column i's entropy that column j explains.
 
-    codes (rows, d) in 0..levels - 1 of each column; d x d in [0, 1], 1 on the diagonal, 0 where column i has one level.
+    codes (rows, d), paired by row, in 0..levels - 1 of each column; d x d in [0, 1], 1 on the diagonal, 0 where
+    column i has one level.
     """
     joint, own, owner = _counts(codes, levels)
     rows = len(codes)

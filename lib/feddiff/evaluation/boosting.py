@@ -47,7 +47,7 @@ def features(
 
 
 def classifier(classes: int, categorical: np.ndarray, random_state: int) -> HistGradientBoostingClassifier:
-    """Return an unfitted classifier of `classes` classes: ROUNDS rounds of trees, fewer above TREES / ROUNDS classes."""
+    """Return an unfitted classifier: ROUNDS rounds of trees, fewer (never below 10) above TREES / ROUNDS classes."""
     trees = 1 if classes == 2 else classes
     rounds = max(10, min(ROUNDS, TREES // trees))
     return HistGradientBoostingClassifier(

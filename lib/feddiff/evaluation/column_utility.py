@@ -208,4 +208,4 @@ def _numeric(
 
 
 def _ratio(real: pd.Series, synthetic: pd.Series) -> pd.Series:
-    return (100 * synthetic / real).clip(0, 100).where(real >= LEAST_GAIN)
+    return (100 * (synthetic / real)).clip(0, 100).where(real >= LEAST_GAIN)

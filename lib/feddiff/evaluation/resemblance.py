@@ -1,8 +1,8 @@
 """SiloFuse's resemblance (arXiv 2404.03299): five scores of two tables in 0..100 and their mean, every reading of them.
 
 The five names are public, their formulas are not: where a name can be read in several ways each reading is computed
-(`readings="all"`), one is the default, and the ones known to be faulty are there to show what they do. Equal tables score
-100 in every default reading. What fresh real rows score is the noise level to print beside any score.
+(`readings="all"`), one is the default, and the ones known to be faulty are there to show what they do. Equal tables
+score 100 in every default reading. What fresh real rows score is the noise level to print beside any score.
 
 - column similarity. As its name says: Pearson (numbers), Theil's U (categories) of the real and the synthetic column,
   but rows of two tables are not paired, so that literally read it is about 0 for any table but the same rows in the
@@ -11,8 +11,8 @@ The five names are public, their formulas are not: where a name can be read in s
   their majority).
 - correlation similarity: Pearson's correlation between the associations of all pairs of columns in either table
   (`association.mixed_association`), both directions of Theil's U.
-- Jensen-Shannon similarity: 1 - distance (the root of the divergence, base 2), mean over columns; numbers in ten bins of
-  the real table's range, the outer ones open; a missing value is a level.
+- Jensen-Shannon similarity: 1 - distance (the root of the divergence, base 2), mean over columns; numbers in ten bins
+  of the real table's range, the outer ones open; a missing value is a level.
 - KS similarity: 1 - largest gap of the distribution functions, mean over columns, categories in sorted order.
 - propensity: 1 - 2 mean |p - .5| out of fold, see `propensity`; boosting of scikit-learn instead of XGBoost.
 """
