@@ -16,6 +16,8 @@ NUMBERS = ("mean", "sample")
 # Width of all latents together, and of all hidden layers together, that "budget" shares out between the silos.
 LATENT_BUDGET, HIDDEN_BUDGET = 32, 1024
 FLOAT = 4
+# Last beta of the linear schedule at T = 1000 (Ho et al. 2020).
+LINEAR_BETA_T = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,9 @@ class SiloFuseConfig:
             raise ValueError(f"latent_factor widens latent='columns' alone, got latent={self.latent!r}")
         if self.sample_steps > self.T:
             raise ValueError(f"sample_steps must lie in 1..T = 1..{self.T}, got {self.sample_steps}")
+        if self.schedule == "linear" and self.T <= LINEAR_BETA_T * 1000:
+            raise ValueError(f"schedule='linear' needs T > {LINEAR_BETA_T * 1000:.0f}, got {self.T}: its betas grow "
+                             "as 1000 / T and reach 1; use 'cosine'")
         if self.alternations >= min(self.ae_steps, self.dm_steps):
             raise ValueError(f"alternations={self.alternations} leaves a round without a step of ae_steps="
                              f"{self.ae_steps} or dm_steps={self.dm_steps}")

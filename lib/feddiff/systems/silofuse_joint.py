@@ -67,7 +67,7 @@ def e2e(
         return diffusion + sum(_decoding_loss(c, part, rows) for c, part in zip(clients, parts))
 
     fitted = descend(
-        nn.ModuleList([*models, backbone]), loss, _batches(run, training), training,
+        _Together([*models, backbone]), loss, _batches(run, training), training,
         seed=config.seed, name=NAME, device=torch.device("cpu"), progress=progress,
     )
     run.coordinator.took_part(fitted.history, fitted.seconds)
@@ -116,6 +116,14 @@ def e2e_distributed(
         end.finish()
     run.coordinator.took_part(pd.DataFrame(history, columns=["step", "loss"]), time.perf_counter() - begun)
     return _finished(run)
+
+
+class _Together(nn.ModuleList):
+    """All networks as one; the last is the diffusion model, the only one with dropout."""
+
+    def set_dropout_generator(self, generator: torch.Generator | None) -> None:
+        """Set where the masks of dropout come from; None outside training."""
+        self[-1].set_dropout_generator(generator)
 
 
 class _End:

@@ -191,8 +191,8 @@ class Coordinator:
             raise ValueError(f"{sender}: latents must be float32 of shape (rows, width), got {z.dtype} {z.shape}")
         if not np.isfinite(z).all():
             row, column = np.argwhere(~np.isfinite(z))[0]
-            raise ValueError(f"{sender}: the latent at row {row}, place {column} is not finite; its autoencoder diverged "
-                             "or its rows hold missing values that the codec does not know")
+            raise ValueError(f"{sender}: the latent at row {row}, place {column} is not finite; its autoencoder "
+                             "diverged: lower ae_lr")
         rows = {len(other) for name, other in self._received.items() if name != sender}
         if rows and len(z) not in rows:
             raise ValueError(f"{sender} sent {len(z)} rows of latents, the other silos {rows.pop()}: align them by key")
@@ -225,7 +225,7 @@ class Coordinator:
         if self._model is None:
             config = self.config
             if not self._widths:
-                raise ValueError("the coordinator has no latents yet: every silo uploads first")
+                raise ValueError("the coordinator does not know the silos' latent widths yet: every silo uploads first")
             self._model = LatentDiffusion(
                 sum(self._widths.values()),
                 width=config.dm_width,
@@ -263,6 +263,8 @@ class Coordinator:
         return {name: part.contiguous().numpy() for name, part in zip(self._widths, parts)}
 
     def _side_by_side(self) -> torch.Tensor:
+        if not self._received:
+            raise ValueError("the coordinator has no latents yet: every silo uploads first")
         return torch.from_numpy(np.concatenate(list(self.latents.values()), axis=1))
 
     def summary(self) -> dict:
