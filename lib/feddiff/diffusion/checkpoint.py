@@ -24,7 +24,7 @@ def load(path: Path, fingerprint: str) -> dict:
         raise ValueError(f"{path} is not a readable checkpoint ({error}); delete it to start anew") from error
     if found != fingerprint:
         raise ValueError(
-            f"{path} is the checkpoint of another training (configuration, seed, network, clients or data differ); delete it "
+            f"{path} is the checkpoint of another training (configuration, seed, network or data differ); delete it "
             "or name another file"
         )
     return state
