@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from feddiff.data.image_known import CIFAR_CLASSES
 from feddiff.experiments import pfdm_reported, style
@@ -169,8 +169,12 @@ def steps(frame: pd.DataFrame) -> Figure:
                               linewidth=1.1)
             if metric == "frechet":
                 panel.set_yscale("log")
+                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+                panel.yaxis.set_minor_formatter(NullFormatter())
             panel.set_xticks(range(len(places)), [_spent(frame, dataset, t0) for t0 in places])
             panel.set_xlim(-0.4, len(places) - 0.6)
+            panel.set_xlabel("$t_0$; below it ε of a value, of a pixel, of a picture")
             panel.set_ylabel(title)
         row[0].set_title(f"{dataset}, first client")
     handles = [Line2D([], [], color="#0072B2", marker="o", dashes=d, label=f"PFDM v1, {GROUPS[g]}",
@@ -184,10 +188,10 @@ def steps(frame: pd.DataFrame) -> Figure:
 
 
 def _spent(frame: pd.DataFrame, dataset: str, t0: str) -> str:
-    """Return t0 and the exact epsilon of one value, of a pixel and of a picture, a line each."""
+    """Return t0 and the exact epsilon of one value, of a pixel and of a picture, a line each, as numbers."""
     told = {unit: epsilon(chosen(frame, f"epsilon_{unit}", dataset=dataset, t0=t0)["value"].max())
             for unit in ("value", "pixel", "image")}
-    return f"$t_0$ = {t0}\nε of a value {told['value']}\nof a pixel {told['pixel']}\nof a picture {told['image']}"
+    return f"{t0}\n{told['value']}\n{told['pixel']}\n{told['image']}"
 
 
 @style.styled
