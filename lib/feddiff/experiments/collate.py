@@ -16,6 +16,8 @@ from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_quickstart
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
+from feddiff.experiments import figures_silofuse, figures_silofuse_messages
+from feddiff.experiments import figures_silofuse_autoencoders
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -109,6 +111,35 @@ PARTS = {
     ),
     "27_pfdm_theory": Parts(
         figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
+    ),
+    "34_silofuse_autoencoders": Parts(
+        figures={
+            "widths": figures_silofuse_autoencoders.widths, "variants": figures_silofuse_autoencoders.variants,
+            "steps": figures_silofuse_autoencoders.steps,
+            "generalisation": figures_silofuse_autoencoders.generalisation,
+        },
+        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
+        shown=(
+            "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
+            "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
+        ),
+    ),
+    "30_silofuse_quality": Parts(
+        figures={
+            "scores": figures_silofuse.scores, "associations": figures_silofuse.associations,
+            "differences": figures_silofuse.differences, "readings": figures_silofuse.readings,
+            "alarm": figures_silofuse.alarm,
+        },
+        pinned={"seen_from": "all"}, hidden=("resemblance_reading", "reconstruction"),
+        shown=("resemblance", "utility", "utility_median", "association_within", "association_across", "cross_tstr",
+               "roc_auc", "reconstruction_mean", "reconstruction_worst"),
+    ),
+    "31_silofuse_communication": Parts(
+        figures={
+            "counted": figures_silofuse_messages.counted, "quality": figures_silofuse_messages.quality,
+            "waiting": figures_silofuse_messages.waiting,
+        },
+        shown=("bytes_sent", "bytes_over_expected", "rounds", "messages"),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

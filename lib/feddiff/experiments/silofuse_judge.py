@@ -64,6 +64,31 @@ def ceiling(
     return _scores(run, setting, setting.train.frame, error, readings, useful, max_rows, labels)
 
 
+def identical(run: records.Run, setting: Setting) -> pd.DataFrame:
+    """Record and return what every reading of resemblance gives two equal tables, as method "identical"."""
+    test = setting.test.frame
+    parts = resemblance(test, test, kinds=setting.train.kinds, seed=setting.seed, readings="all")
+    _parts(run, parts, method="identical")
+    return parts
+
+
+def _parts(run: records.Run, parts: pd.DataFrame, **labels) -> None:
+    """Record the readings; of several, how far the mean moves when each part is read at its lowest and highest.
+
+    Readings known to be wrong are left out of that.
+    """
+    for row in parts.itertuples():
+        name = "resemblance_part" if row.default else "resemblance_reading"
+        reading = {} if row.default else {"reading": row.reading}
+        _metric(run, name, row.score, "undefined for this table", part=row.part, **reading, **labels)
+    sane = parts[~parts["reading"].str.contains(r"\((?:faulty|reversed)\)")]
+    if len(sane) > sane["part"].nunique():
+        each = sane.groupby("part")["score"]
+        low, high = float(each.min().mean()), float(each.max().mean())
+        for name, value in (("reading_lowest", low), ("reading_highest", high), ("reading_range", high - low)):
+            run.metric(name, value, **labels)
+
+
 def _scores(
     run: records.Run, setting: Setting, frame: pd.DataFrame, error: AssociationError, readings: str, useful: bool,
     max_rows: int, labels: Mapping[str, Any],
@@ -76,10 +101,7 @@ def _scores(
         "pair_trends": fidelity.pair_trends(test, frame, kinds=kinds),
         "association_within": error.within, "association_across": error.across,
     }
-    for row in parts.itertuples():
-        name = "resemblance_part" if row.default else "resemblance_reading"
-        reading = {} if row.default else {"reading": row.reading}
-        _metric(run, name, row.score, "undefined for this table", part=row.part, **reading, **labels)
+    _parts(run, parts, **labels)
     if useful:
         found |= _usefulness(run, setting, frame, max_rows, labels)
     for name, value in found.items():

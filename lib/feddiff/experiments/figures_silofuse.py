@@ -1,0 +1,169 @@
+"""Figures of SiloFuse's quality (notebook 30), each a function of a records frame."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from feddiff.experiments import style
+from feddiff.experiments.figures_pfdm import half, means, runs
+
+# Label `method` -> what a reader sees, colour, marker: real rows black, SiloFuse blue, one party's latents light blue,
+# joint training violet, other rivals orange and green, floors grey.
+LOOKS = {
+    "real": ("real rows (ceiling)", "#000000", "*"),
+    "silofuse": ("SiloFuse", "#0072B2", "o"),
+    "latent_diff": ("LatentDiff (one party), equal budget", "#56B4E9", "s"),
+    "latent_diff_equal_reconstruction": ("LatentDiff, equal reconstruction", "#56B4E9", "D"),
+    "tabsyn_like": ("variational LatentDiff (TabSyn-like)", "#56B4E9", "v"),
+    "e2e": ("trained end to end", "#CC79A7", "P"),
+    "tab_ddpm": ("TabDDPM-like", "#E69F00", "s"),
+    "tab_ddpm_best": ("TabDDPM-like, best of three", "#E69F00", "D"),
+    "gan_linear": ("GAN (linear)", "#009E73", "^"),
+    "gan_conv": ("GAN (conv)", "#009E73", "v"),
+    "independent_clients": ("independent silos", "#5F5F5F", "X"),
+    "independent_marginals": ("independent columns", "#5F5F5F", "|"),
+}
+RIVALS = tuple(method for method in LOOKS if method not in ("real", "silofuse", "independent_marginals"))
+# Metric -> (axis, what the paper's abstract says SiloFuse has over GANs, or None).
+SCORES = {"resemblance": ("resemblance (0–100)", 43.8), "utility": ("utility, 90th percentile (0–100)", 29.8),
+          "utility_median": ("utility, median column (0–100)", None)}
+PARTS = ("column similarity", "correlation similarity", "Jensen-Shannon similarity", "KS similarity", "propensity")
+
+
+def _handles(methods, *tables: pd.DataFrame) -> list[Line2D]:
+    handles = [Line2D([], [], linestyle="none", color=LOOKS[m][1], marker=LOOKS[m][2], label=LOOKS[m][0])
+               for m in methods]
+    return [*handles, Line2D([], [], linestyle="none", label=runs(*tables))]
+
+
+def _by_dataset(panel, table: pd.DataFrame, methods, names) -> None:
+    for index, method in enumerate(methods):
+        _, colour, marker = LOOKS[method]
+        own = table[table["method"] == method]
+        places = [names.index(name) + 0.7 * ((index + 0.5) / len(methods) - 0.5) for name in own["dataset"]]
+        panel.errorbar(own["mean"], places, xerr=[half(row) for row in own.itertuples()], color=colour, marker=marker,
+                       linestyle="none", elinewidth=0.9)
+    for place in range(1, len(names)):
+        panel.axhline(place - 0.5, color=style.PALE, linewidth=0.6)
+    panel.grid(axis="y", visible=False)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_yticks(range(len(names)), names)
+
+
+@style.styled
+def scores(frame: pd.DataFrame) -> Figure:
+    """Draw resemblance and utility of all methods by data set (S1-S3)."""
+    tables = {metric: means(frame, metric, ["method"]) for metric in SCORES}
+    found = tables["resemblance"]
+    names, methods = sorted(set(found["dataset"])), [m for m in LOOKS if (found["method"] == m).any()]
+    figure, axes = style.canvas(style.WIDTH, 0.17 * len(names) * len(methods) + 1.8, 1, len(SCORES), sharey=True)
+    for panel, (metric, (title, _)) in zip(axes[0], SCORES.items(), strict=True):
+        _by_dataset(panel, tables[metric], methods, names)
+        panel.set_xlabel(title)
+    figure.legend(handles=_handles(methods, *tables.values()), loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
+def differences(frame: pd.DataFrame) -> Figure:
+    """Draw SiloFuse less each rival in points: every data set, their mean and the largest (S1-S3)."""
+    panels = {metric: (title, claim) for metric, (title, claim) in SCORES.items() if claim is not None}
+    frame = frame[frame["of"] == "silofuse"]
+    tables = {metric: means(frame, f"{metric}_difference", ["minus"]) for metric in panels}
+    present = [method for method in RIVALS if (tables["resemblance"]["minus"] == method).any()]
+    if not present:
+        raise style.NothingToDraw("SiloFuse was set against no rival")
+    figure, axes = style.canvas(style.WIDTH, 0.36 * len(present) + 1.5, 1, len(panels), sharey=True)
+    for panel, (metric, (title, claim)) in zip(axes[0], panels.items(), strict=True):
+        panel.axvline(0, color="black", linewidth=0.7)
+        panel.axvline(claim, color=style.GREY, linewidth=0.9, dashes=(4, 2))
+        for place, method in enumerate(present):
+            own = tables[metric][tables[metric]["minus"] == method]
+            _, colour, _ = LOOKS[method]
+            panel.errorbar(own["mean"], [place + 0.18] * len(own), xerr=[half(row) for row in own.itertuples()],
+                           color=colour, marker="o", markersize=3, elinewidth=0.5, linestyle="none", alpha=0.75)
+            panel.plot(own["mean"].mean(), place - 0.12, color=colour, marker="D", markersize=6)
+            panel.plot(own["mean"].max(), place - 0.12, color=colour, marker=">", markersize=5, markerfacecolor="white")
+        panel.set_xlabel(f"points of {title.split(' (')[0]},\nSiloFuse less the rival")
+        panel.set_yticks(range(len(present)), [LOOKS[method][0] for method in present])
+        panel.set_ylim(len(present) - 0.5, -0.5)
+    handles = [
+        Line2D([], [], linestyle="none", color=style.GREY, marker="o", markersize=3, label="a data set"),
+        Line2D([], [], linestyle="none", color=style.GREY, marker="D", markersize=6, label="mean of data sets"),
+        Line2D([], [], linestyle="none", color=style.GREY, marker=">", markerfacecolor="white", label="largest"),
+        Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(4, 2), label="abstract's number, over GANs"),
+        Line2D([], [], linestyle="none", label=runs(*tables.values())),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    return figure
+
+
+@style.styled
+def associations(frame: pd.DataFrame) -> Figure:
+    """Draw association errors inside and across silos: what the shared latents carry (S10)."""
+    tables = {name: means(frame, name, ["method"]) for name in ("association_within", "association_across")}
+    found = tables["association_across"]
+    names, methods = sorted(set(found["dataset"])), [m for m in LOOKS if (found["method"] == m).any()]
+    figure, axes = style.canvas(style.WIDTH, 0.17 * len(names) * len(methods) + 1.8, 1, 2, sharex=True, sharey=True)
+    titles = ("inside silos", "across silos")
+    for panel, (metric, table), title in zip(axes[0], tables.items(), titles, strict=True):
+        _by_dataset(panel, table, methods, names)
+        panel.set(xlabel="mean error of Cramér's V (lower is better)")
+        panel.set_title(title)
+        panel.set_xlim(left=0)
+    handles = _handles(methods, *tables.values())
+    handles[0].set_label("real rows: held-out, the noise level")
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
+def readings(frame: pd.DataFrame) -> Figure:
+    """Draw every reading of the five parts of resemblance on the same tables (S46)."""
+    shown = ("identical", "real", "silofuse", "independent_marginals")
+    default = means(frame, "resemblance_part", ["method", "part"])
+    others = means(frame, "resemblance_reading", ["method", "part", "reading"])
+    others = others[others["method"].isin(shown)]
+    if others.empty:
+        raise style.NothingToDraw("only default readings were recorded")
+    lines = [(part, "") for part in PARTS]
+    lines += [(part, reading) for part, reading in dict.fromkeys(zip(others["part"], others["reading"]))]
+    lines.sort(key=lambda line: PARTS.index(line[0]))
+    looks = {"identical": ("identical rows", "#000000", "|")} | {m: LOOKS[m] for m in shown[1:]}
+    figure, axes = style.canvas(style.WIDTH, 0.2 * len(lines) + 1.1)
+    panel = axes[0, 0]
+    for method, (_, colour, marker) in looks.items():
+        for place, (part, reading) in enumerate(lines):
+            table = others[others["reading"] == reading] if reading else default
+            own = table[(table["method"] == method) & (table["part"] == part)]["mean"].dropna()
+            if len(own):
+                panel.plot(own.mean(), place, color=colour, marker=marker, linestyle="none",
+                           markersize=9 if marker == "|" else 5)
+    panel.set_yticks(range(len(lines)), [part if not reading else reading for part, reading in lines])
+    for label, (_, reading) in zip(panel.get_yticklabels(), lines, strict=True):
+        label.set_fontweight("normal" if reading else "bold")
+    panel.set_ylim(len(lines) - 0.5, -0.5)
+    panel.set_xlabel("score (0–100), mean over data sets; bold: the reading used here")
+    handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, c, m in looks.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+@style.styled
+def alarm(frame: pd.DataFrame) -> Figure:
+    """Draw how well autoencoders give columns back: the mean and the worst column of every method."""
+    tables = {name: means(frame, name, ["method"]) for name in ("reconstruction_mean", "reconstruction_worst")}
+    found = tables["reconstruction_mean"]
+    if found.empty:
+        raise style.NothingToDraw("no reconstruction was recorded")
+    names, methods = sorted(set(found["dataset"])), [m for m in LOOKS if (found["method"] == m).any()]
+    figure, axes = style.canvas(style.WIDTH, 0.17 * len(names) * len(methods) + 1.6, 1, 2, sharey=True)
+    for panel, (table, title) in zip(axes[0], zip(tables.values(), ("mean column", "worst column")), strict=True):
+        _by_dataset(panel, table, methods, names)
+        panel.axvline(0.9, color=style.GREY, linewidth=0.8, dashes=(2, 2))
+        panel.set_xlabel("reconstruction (accuracy, R²; 1 is perfect)")
+        panel.set_title(title)
+    handles = _handles(methods, *tables.values())
+    handles.append(Line2D([], [], color=style.GREY, linewidth=0.8, dashes=(2, 2), label="below it a warning is raised"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
