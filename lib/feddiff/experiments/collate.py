@@ -17,7 +17,7 @@ from feddiff.experiments import figures_engine, figures_findiff, figures_quickst
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
-from feddiff.experiments import figures_silofuse_autoencoders
+from feddiff.experiments import figures_silofuse_autoencoders, figures_silofuse_joint, figures_silofuse_robustness
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 
 _log = logging.getLogger(__name__)
@@ -140,6 +140,25 @@ PARTS = {
             "waiting": figures_silofuse_messages.waiting,
         },
         shown=("bytes_sent", "bytes_over_expected", "rounds", "messages"),
+    ),
+    "32_silofuse_robustness": Parts(
+        figures={"orders": figures_silofuse_robustness.orders, "silos": figures_silofuse_robustness.silos},
+        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
+        shown=(
+            "resemblance", "utility", "association_all", "association_across", "reconstruction_worst",
+            "strength_within",
+        ),
+    ),
+    "33_silofuse_stacked_or_joint": Parts(
+        figures={
+            "methods": figures_silofuse_joint.methods, "differences": figures_silofuse_joint.differences,
+            "stages": figures_silofuse_joint.stages,
+        },
+        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
+        shown=(
+            "resemblance", "utility", "association_within", "association_across", "reconstruction_mean",
+            "reconstruction_worst", "task_auc", "bytes_training", "rounds",
+        ),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

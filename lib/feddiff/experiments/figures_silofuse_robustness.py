@@ -1,0 +1,110 @@
+"""Figures of SiloFuse under other splits of the columns (notebook 32), each a function of a records frame."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from feddiff.experiments import style
+from feddiff.experiments.figures_pfdm import chosen, half, means, runs
+
+ORDERS = {"contiguous": "contiguous", "random": "random", "adversarial": "adversarial"}
+SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncolumn", "bits": "one\nbit"}
+COUNTS = {"4": ("4 silos", "#0072B2", "o"), "8": ("8 silos", "#D55E00", "s")}
+SCORES = {
+    "resemblance": "resemblance\n(0–100, higher is better)",
+    "association_all": "association error, all\npairs (lower is better)",
+    "reconstruction_mean": "reconstruction, mean\nof columns (1 is perfect)",
+}
+REAL = "real rows, held out"
+FLOOR = "real silos, shuffled: no exchange"
+
+
+def _by_draw(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
+    """Return the metric by data set, seed, silos and order, the mean over random orders."""
+    part = chosen(frame, metric, method=method)
+    part = part[part["silos"] != ""]
+    keys = ["notebook", "scale", "dataset", "key", "settings", "seed", "name", "silos", "order"]
+    return part.groupby(keys, as_index=False)["value"].mean().assign(timing=False, reason="")
+
+
+def _means(frame: pd.DataFrame, metric: str, method: str = "silofuse") -> pd.DataFrame:
+    return means(_by_draw(frame, metric, method), metric, ["silos", "order"])
+
+
+@style.styled
+def orders(frame: pd.DataFrame) -> Figure:
+    """Draw quality for contiguous, random and adversarial orders of the columns (S6, S42)."""
+    tables = {metric: _means(frame, metric) for metric in SCORES}
+    floor = _means(frame, "association_all", "shuffled_silos")
+    names = sorted(set(tables["resemblance"]["dataset"]))
+    figure, axes = style.canvas(style.WIDTH, 2.2 * len(names) + 0.6, len(names), len(SCORES))
+    for line, dataset in zip(axes, names, strict=True):
+        for panel, (metric, title) in zip(line, SCORES.items(), strict=True):
+            for index, (count, (_, colour, marker)) in enumerate(COUNTS.items()):
+                _points(panel, tables[metric], dataset, "order", ORDERS, 0.12 * (2 * index - 1), colour, marker,
+                        joined=False, silos=count)
+                if metric == "association_all":
+                    _points(panel, floor, dataset, "order", ORDERS, 0.12 * (2 * index - 1), colour, "_", joined=False,
+                            silos=count)
+            _real(panel, frame, metric, dataset)
+            panel.set_xticks(range(len(ORDERS)), list(ORDERS.values()))
+            panel.set_xlim(-0.5, len(ORDERS) - 0.5)
+            panel.set_ylabel(title)
+        line[0].set_title(dataset)
+    handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=text) for text, c, m in COUNTS.values()]
+    handles.append(Line2D([], [], color=style.GREY, marker="_", linestyle="none", label=FLOOR))
+    _legend(figure, handles, *tables.values())
+    return figure
+
+
+@style.styled
+def silos(frame: pd.DataFrame) -> Figure:
+    """Draw quality against the number of silos, up to one column and one bit each (S7, S27, S33)."""
+    tables = {metric: _means(frame, metric) for metric in SCORES}
+    floor = _means(frame, "association_all", "shuffled_silos")
+    names = sorted(set(tables["resemblance"]["dataset"]))
+    present = {name: text for name, text in SILOS.items() if (tables["resemblance"]["silos"] == name).any()}
+    figure, axes = style.canvas(style.WIDTH, 2.2 * len(names) + 0.6, len(names), len(SCORES))
+    where = dict(order="contiguous")
+    for line, dataset in zip(axes, names, strict=True):
+        for panel, (metric, title) in zip(line, SCORES.items(), strict=True):
+            _points(panel, tables[metric], dataset, "silos", present, 0.0, style.PALETTE[0], "o", **where)
+            if metric == "association_all":
+                _points(panel, floor, dataset, "silos", present, 0.0, style.GREY, "_", joined=False, **where)
+            _real(panel, frame, metric, dataset)
+            panel.set_xticks(range(len(present)), list(present.values()))
+            panel.set_xlim(-0.5, len(present) - 0.5)
+            panel.set_ylabel(title)
+        line[0].set_title(dataset)
+    axes[-1, 0].set_xlabel("silos, or what each of them holds")
+    handles = [Line2D([], [], color=style.PALETTE[0], marker="o", label="SiloFuse, contiguous"),
+               Line2D([], [], color=style.GREY, marker="_", linestyle="none", label=FLOOR)]
+    _legend(figure, handles, *tables.values())
+    return figure
+
+
+def _points(
+    panel, table: pd.DataFrame, dataset: str, label: str, places: dict[str, str], shift: float, colour: str,
+    marker: str, *, joined: bool = True, **where,
+) -> None:
+    own = table[(table["dataset"] == dataset) & table[label].isin(list(places))]
+    for name, text in where.items():
+        own = own[own[name] == text]
+    own = own.assign(place=[list(places).index(text) for text in own[label]]).sort_values("place")
+    panel.errorbar(own["place"] + shift, own["mean"], yerr=[half(row) for row in own.itertuples()], color=colour,
+                   marker=marker, markersize=9 if marker == "_" else 4.5, linestyle="-" if joined else "none",
+                   linewidth=0.8, elinewidth=1.4)
+
+
+def _real(panel, frame: pd.DataFrame, metric: str, dataset: str) -> None:
+    if metric.startswith("reconstruction"):
+        return
+    own = means(frame, metric, ["method"], method="real")
+    for row in own[own["dataset"] == dataset].itertuples():
+        panel.axhline(row.mean, color=style.GREY, dashes=(2, 2), linewidth=0.9)
+
+
+def _legend(figure: Figure, handles: list[Line2D], *tables: pd.DataFrame) -> None:
+    handles = [*handles, Line2D([], [], color=style.GREY, dashes=(2, 2), linewidth=0.9, label=REAL),
+               Line2D([], [], linestyle="none", label=runs(*tables))]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
