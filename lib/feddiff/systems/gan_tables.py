@@ -51,14 +51,14 @@ class GANConfig:
     width: int = 256
     layers: int = 2
     noise: int = 128
-    tau: float = 0.2
+    tau: float = 0.7
     packing: int = 1
-    steps: int = 3000
-    critic_steps: int = 1
-    penalty: float = 10.0
+    steps: int = 1500
+    critic_steps: int = 2
+    penalty: float = 2.0
     batch: int = 256
-    lr: float = 5e-4
-    critic_lr: float = 1e-3
+    lr: float = 1e-3
+    critic_lr: float = 3e-3
     ema: float = 0.99
     numerics: str = "quantile-ties"
     seed: int = 0
@@ -86,8 +86,8 @@ def ours(network: str, scale: str = "standard", **changes) -> GANConfig:
     """Return our settings of a "linear" or "conv" GAN at a scale of "quick", "standard" or "paper"."""
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
-    steps = {"quick": 400, "standard": 3000, "paper": 30_000}[scale]
-    special = dict(width=128, noise=64) if network == "conv" else {}
+    steps = {"quick": 250, "standard": 1500, "paper": 30_000}[scale]
+    special = dict(width=64, noise=64) if network == "conv" else {}
     return GANConfig(**(dict(network=network, steps=steps) | special | changes))
 
 

@@ -44,7 +44,7 @@ SCALES = ("quick", "standard", "paper")
 class TabDDPMConfig:
     """Everything that determines a run.
 
-    T and schedule ("cosine", or "linear" with ends scaled to T); width and blocks of the residual MLP; categorical: one
+    T and schedule ("cosine", or "linear" with ends scaled to T, which needs T > 20); width and blocks of the residual MLP; categorical: one
     of CATEGORICAL; steps, batch, lr (warm-up and cosine), ema (decay of the weight average); numerics: the codec's.
     """
 
