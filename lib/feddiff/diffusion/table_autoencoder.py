@@ -19,8 +19,8 @@ from feddiff.diffusion.segments import Segments
 VARIANTS = ("plain", "vae", "denoising")
 # Rows of one pass outside training: bounds the logits, which a column of thousands of levels makes wide.
 CHUNK = 2048
-# Log-variance of a number: its standard deviation stays between .02 and 7.4 of the encoded column's.
-LOG_VARIANCE = (-8.0, 4.0)
+# Log-variance of a number: its standard deviation stays between .05 and 7.4 of the encoded column's.
+LOG_VARIANCE = (-6.0, 4.0)
 # A latent that spreads less than this over the rows is constant.
 CONSTANT = 1e-6
 
@@ -31,7 +31,11 @@ class TableAutoencoder(nn.Module):
     levels: codes of each of the m code columns; numbers: k. hidden: width of the two inner layers on either side.
     variant: "plain"; "vae" (the latent is drawn in training, KL to N(0, I) weighted by `beta`); "denoising" (in
     training each code is redrawn with probability `noise` and numbers get noise of that standard deviation).
-    embedding: largest width of a code column's embedding, so that a column of thousands of levels stays narrow.
+    embedding: largest width of a code column's embedding, so that a column of thousands of levels stays narrow; one
+    with no more levels than that starts as one-hot.
+    balance: the gradient of a number's likelihood is multiplied by its variance to this power (beta-NLL, Seitzer et al.
+    2022; the value of the loss stays the likelihood). At 0, the plain gradient, numbers that are known to within .05
+    weigh 400 times as much as at the start and crowd out the categories of a small latent.
     Latents are standardised by the buffers shift and scale (latent,), which `fit_autoencoder` measures.
     """
 
@@ -47,6 +51,7 @@ class TableAutoencoder(nn.Module):
         embedding: int = 16,
         noise: float = 0.1,
         beta: float = 0.01,
+        balance: float = 0.5,
     ):
         super().__init__()
         if variant not in VARIANTS:
@@ -58,11 +63,13 @@ class TableAutoencoder(nn.Module):
             raise ValueError(f"a row needs a column, a column a level, got levels={tuple(levels)}, numbers={numbers}")
         if not 0 <= noise < 1 or not 0 <= beta < math.inf:
             raise ValueError(f"noise must lie in [0, 1) and beta be >= 0, got noise={noise!r}, beta={beta!r}")
+        if not 0 <= balance <= 1:
+            raise ValueError(f"balance must lie in [0, 1], got {balance!r}")
         self.levels, self.numbers, self.latent, self.hidden = tuple(levels), numbers, latent, hidden
-        self.variant, self.noise, self.beta = variant, noise, beta
+        self.variant, self.noise, self.beta, self.balance = variant, noise, beta, balance
         self.segments = Segments(self.levels)
         widths = [min(embedding, count) for count in self.levels]
-        self.embeddings = nn.ModuleList(embedding_layer(n, w, generator) for n, w in zip(self.levels, widths))
+        self.embeddings = nn.ModuleList(_embedding(n, w, generator) for n, w in zip(self.levels, widths))
         d_out = latent * (2 if variant == "vae" else 1)
         self.encoder = _stack(sum(widths) + numbers, hidden, d_out, generator)
         self.decoder = _stack(latent, hidden, sum(self.levels) + 2 * numbers, generator)
@@ -123,7 +130,8 @@ class TableAutoencoder(nn.Module):
             if numbers == "sample":
                 noise = torch.randn(mean.shape, generator=generator, device=z.device)
                 mean = mean + (log_variance / 2).exp() * noise
-            parts.append((codes, mean))
+            # A copy: the mean is a view that would keep the chunk's logits alive.
+            parts.append((codes, mean.clone()))
         return torch.cat([codes for codes, _ in parts]), torch.cat([mean for _, mean in parts])
 
     def _raw(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
@@ -138,6 +146,9 @@ class TableAutoencoder(nn.Module):
     def _per_column(self, raw: torch.Tensor, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         logits, mean, log_variance = self._heads(raw)
         gaussian = 0.5 * ((numbers - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        if self.balance:
+            weighted = gaussian * (self.balance * log_variance.detach()).exp()
+            gaussian = gaussian.detach() + weighted - weighted.detach()
         if not self.levels:
             return gaussian
         return torch.cat([self.segments.cross_entropy(logits, codes), gaussian], dim=1)
@@ -274,6 +285,14 @@ def _diagnosis(
     return (f"{name}: the loss is not finite at step {step}, in column {wrong[0]!r}"
             f"{f' and {len(wrong) - 1} more of {len(names)}' if len(wrong) > 1 else ''}; lower lr or bound "
             "gradient_clip")
+
+
+def _embedding(levels: int, width: int, generator: torch.Generator) -> nn.Embedding:
+    layer = embedding_layer(levels, width, generator)
+    if levels == width:
+        # Two labels whose random vectors happen to lie close together are hard to tell apart.
+        nn.init.eye_(layer.weight)
+    return layer
 
 
 def _stack(d_in: int, hidden: int, d_out: int, generator: torch.Generator) -> nn.Sequential:
