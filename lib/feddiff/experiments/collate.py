@@ -112,18 +112,6 @@ PARTS = {
     "27_pfdm_theory": Parts(
         figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
     ),
-    "34_silofuse_autoencoders": Parts(
-        figures={
-            "widths": figures_silofuse_autoencoders.widths, "variants": figures_silofuse_autoencoders.variants,
-            "steps": figures_silofuse_autoencoders.steps,
-            "generalisation": figures_silofuse_autoencoders.generalisation,
-        },
-        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
-        shown=(
-            "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
-            "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
-        ),
-    ),
     "30_silofuse_quality": Parts(
         figures={
             "scores": figures_silofuse.scores, "associations": figures_silofuse.associations,
@@ -158,6 +146,18 @@ PARTS = {
         shown=(
             "resemblance", "utility", "association_within", "association_across", "reconstruction_mean",
             "reconstruction_worst", "task_auc", "bytes_training", "rounds",
+        ),
+    ),
+    "34_silofuse_autoencoders": Parts(
+        figures={
+            "widths": figures_silofuse_autoencoders.widths, "variants": figures_silofuse_autoencoders.variants,
+            "steps": figures_silofuse_autoencoders.steps,
+            "generalisation": figures_silofuse_autoencoders.generalisation,
+        },
+        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
+        shown=(
+            "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
+            "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
         ),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
