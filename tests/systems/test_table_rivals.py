@@ -154,7 +154,8 @@ def test_gan_config_refuses(change, what):
 
 
 @pytest.mark.parametrize(("change", "what"), [
-    (dict(T=0), "T must"), (dict(lr=0.0), "lr"), (dict(schedule="flat"), "schedule"), (dict(categorical="x"), "categor"),
+    (dict(T=0), "T must"), (dict(lr=0.0), "lr"), (dict(schedule="flat"), "schedule"),
+    (dict(categorical="x"), "categor"),
 ])
 def test_tabddpm_config_refuses(change, what):
     with pytest.raises(ValueError, match=what):

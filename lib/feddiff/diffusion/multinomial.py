@@ -5,8 +5,8 @@ of its column: q(x_t | x_0) = alpha_bar_t x_0 + (1 - alpha_bar_t) / K. A network
 
 Two ways back, which must not be mixed up. `posterior` puts a law in the place of x_0, as the authors do: the weights
 multiply it by the likelihood of x_t, so it must be the law of x_0 *before* x_t's own value is seen, and that is what
-training on the bound (`divergence`) makes of it. `mixture` averages q(x_{t-1} | x_t, x_0) over a law of x_0 *given* x_t,
-which is what training by cross-entropy gives; `posterior` would count x_t twice there.
+training on the bound (`divergence`) makes of it. `mixture` averages q(x_{t-1} | x_t, x_0) over a law of x_0 *given*
+x_t, which is what training by cross-entropy gives; `posterior` would count x_t twice there.
 """
 
 import torch

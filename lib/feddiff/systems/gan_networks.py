@@ -66,8 +66,8 @@ def _channels(side: int, width: int) -> list[int]:
 class ConvGenerator(nn.Module):
     """z (n, noise) -> raw row (n, d): a 4 x 4 image that is doubled up to the square that holds the row.
 
-    Linear to `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, upsample, Conv 3 x 3) for each doubling; the first d pixels of the last
-    channel are the row (CTAB-GAN, Zhao et al. 2021, section 3.1, who use transposed convolutions).
+    Linear to `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, upsample, Conv 3 x 3) for each doubling; the first
+    d pixels of the last channel are the row (CTAB-GAN, Zhao et al. 2021, section 3.1, who use transposed convolutions).
     """
 
     def __init__(self, noise: int, d: int, *, width: int, generator: torch.Generator):

@@ -1,6 +1,6 @@
 """GAN rivals on tables: linear layers (CTGAN-style) and convolutions over the row as an image (CTAB-GAN-style).
 
-Both: a row is its categories as 0/1 cells beside its quantile-normal numbers; the generator ends in a Gumbel softmax per
+Both: a row is its categories as 0/1 cells beside its quantile-normal numbers; the generator ends in a Gumbel softmax a
 category (temperature tau) and plain numbers; the critic judges `packing` rows at once under the Wasserstein loss with
 gradient penalty (Gulrajani et al. 2017); Adam with betas (.5, .9), the generator's weights averaged.
 

@@ -44,8 +44,8 @@ SCALES = ("quick", "standard", "paper")
 class TabDDPMConfig:
     """Everything that determines a run.
 
-    T and schedule ("cosine", or "linear" with ends scaled to T, which needs T > 20); width and blocks of the residual MLP; categorical: one
-    of CATEGORICAL; steps, batch, lr (warm-up and cosine), ema (decay of the weight average); numerics: the codec's.
+    T and schedule ("cosine", or "linear" with ends scaled to T, which needs T > 20); width and blocks of the residual
+    MLP; categorical: one of CATEGORICAL; steps, batch, lr (warm-up and cosine), ema (decay of the weight average); numerics: the codec's.
     """
 
     T: int = 100
@@ -143,7 +143,8 @@ class MixedProcess:
         if self.multinomial is not None:
             # What the logits mean depends on what trained them: see `diffusion.multinomial`.
             back = self.multinomial.posterior if self.categorical == "bound" else self.multinomial.mixture
-            codes = self.multinomial.draw(back(self.multinomial.segments.probabilities(logits), codes, times), generator)
+            law = back(self.multinomial.segments.probabilities(logits), codes, times)
+            codes = self.multinomial.draw(law, generator)
         if t == 0:
             return codes, x0
         scale = float(self.schedule.posterior_variance[t].sqrt())
