@@ -127,7 +127,7 @@ PARTS = {
             "counted": figures_silofuse_messages.counted, "quality": figures_silofuse_messages.quality,
             "waiting": figures_silofuse_messages.waiting,
         },
-        shown=("bytes_sent", "bytes_over_expected", "rounds", "messages"),
+        pinned={"published": ""}, shown=("bytes_sent", "bytes_over_expected", "rounds", "messages"),
     ),
     "32_silofuse_robustness": Parts(
         figures={"orders": figures_silofuse_robustness.orders, "silos": figures_silofuse_robustness.silos},

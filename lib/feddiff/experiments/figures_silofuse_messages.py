@@ -25,7 +25,8 @@ def counted(frame: pd.DataFrame) -> Figure:
     own = frame[frame["varied"] != ""]
     if own.empty:
         raise style.NothingToDraw("no bytes were counted along steps or rows")
-    sent, closed = (means(own, name, ["method", "steps", "rows", "varied"]) for name in ("bytes_sent", "bytes_expected"))
+    labels = ["method", "steps", "rows", "varied"]
+    sent, closed = (means(own, name, labels) for name in ("bytes_sent", "bytes_expected"))
     names = sorted(set(sent["dataset"]))
     figure, axes = style.canvas(style.WIDTH, 2.4 * len(names) + 0.5, len(names), 2)
     for line, dataset in zip(axes, names, strict=True):

@@ -44,8 +44,8 @@ def judge(
     column_shapes, pair_trends; association_within and association_across (mean error in Cramer's V inside silos and
     between them); with `useful`, which takes most of the time: utility (SiloFuse's, the 90th percentile over columns),
     utility_median, utility_above_floor (median, a blind guess taken off), cross_tstr (each column predicted from other
-    silos' columns, mean, in points), and roc_auc and accuracy of the target, from all columns (seen_from "all") and from
-    other silos' columns ("elsewhere").
+    silos' columns, mean, in points), and roc_auc and accuracy of the target, from all columns (seen_from "all") and
+    from other silos' columns ("elsewhere").
     """
     error = association_error(setting.train.frame, synthetic, parts=setting.parts, kinds=setting.train.kinds)
     return _scores(run, setting, synthetic, error, readings, useful, max_rows, labels)
