@@ -41,7 +41,7 @@ def run():
 
 
 def test_decoded_latents_are_rows_by_their_place(setting, config):
-    model = study.trained(setting, "silofuse", replace(config, ae_steps=300), progress=False)
+    model = study.trained(setting, "silofuse", replace(config, ae_steps=150), progress=False)
     frame = stages.decoded(model, seed=0)
     assert list(frame) == setting.columns
     assert (frame["b"].to_numpy() == setting.train.frame["b"].to_numpy()).mean() > 0.9
@@ -68,7 +68,7 @@ def test_what_a_partitioned_output_offers(setting, run):
 
 
 def test_latents_that_say_nothing_leak_nothing(setting, config, run):
-    model = study.trained(setting, "silofuse", replace(config, ae_steps=300), progress=False)
+    model = study.trained(setting, "silofuse", replace(config, ae_steps=150), progress=False)
     told = autoencoders.leak(run, setting, model, known=60, case="whole")["known_rows_leak"]
     for client in model.clients:
         noise = torch.randn(len(client), client.width, generator=torch.Generator().manual_seed(1))
@@ -86,10 +86,17 @@ def test_sizes_count_latents_and_one_hot_columns(setting, config, run):
 
 
 def test_generalisation_sees_an_autoencoder_that_learnt_its_rows_by_heart(config, run):
-    few = study.split(table(), silos=1, rows=30, seed=0)
-    client = autoencoders.autoencoder(few, replace(config, ae_steps=1500, hidden=64, unseen="other"), progress=False)
+    noise = np.random.default_rng(1).normal(size=(40, 4))
+    frame = pd.DataFrame(noise, columns=list("abcd"))
+    unrelated = Table(frame=frame, target=None, kinds=dict.fromkeys("abcd", "numeric"), name="noise",
+                      source="embedded", sha256="cd" * 32)
+    few = study.split(unrelated, silos=1, seed=0)
+    # One latent for four unrelated columns: what it gives back of the rows it saw it must have learnt by heart.
+    learnt = replace(config, ae_steps=500, latent=1, hidden=64)
+    client = autoencoders.autoencoder(few, learnt, progress=False)
     found = autoencoders.generalisation(run, few, client, hidden=64)
     assert found["nll_gap"] == pytest.approx(found["nll_held_out"] - found["nll_training"]) and found["nll_gap"] > 1
-    assert found["membership_auc"] > 0.6 and found["reconstruction_training"] > 0.9
+    assert found["membership_auc"] > 0.7
+    assert found["reconstruction_training"] > found["reconstruction_held_out"] + 0.2
     with pytest.raises(ValueError, match="one silo"):
         autoencoders.autoencoder(study.split(table(), silos=2, seed=0), config)

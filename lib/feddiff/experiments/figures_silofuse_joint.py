@@ -9,7 +9,7 @@ from feddiff.experiments.figures_pfdm import half, means, runs
 
 # Label `method` -> what a reader sees, colour, marker; the order from top to bottom.
 LOOKS = {
-    "real": ("real rows, held out", "#000000", "*"),
+    "real": ("real rows", "#000000", "*"),
     "silofuse": ("SiloFuse, one round", "#0072B2", "o"),
     "alternated_1": ("1 extra round", "#56B4E9", "s"),
     "alternated_3": ("3 extra rounds", "#56B4E9", "D"),
@@ -20,7 +20,7 @@ LOOKS = {
     "shuffled_silos": ("real silos, shuffled", "#5F5F5F", "P"),
 }
 STAGES = {
-    "real": ("real rows, held out", "#000000"),
+    "real": ("real rows", "#000000"),
     "autoencoders_only": ("autoencoders alone:\nreal latents decoded", "#56B4E9"),
     "perfect_autoencoder": ("diffusion model alone:\non the data itself", "#E69F00"),
     "silofuse": ("both: SiloFuse", "#0072B2"),

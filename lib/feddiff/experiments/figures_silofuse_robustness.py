@@ -15,7 +15,7 @@ SCORES = {
     "association_all": "association error, all\npairs (lower is better)",
     "reconstruction_mean": "reconstruction, mean\nof columns (1 is perfect)",
 }
-REAL = "real rows, held out"
+REAL = "real rows"
 FLOOR = "real silos, shuffled: no exchange"
 
 
