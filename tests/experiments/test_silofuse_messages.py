@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from feddiff.data.silos import Silo
+from feddiff.data.silos import REFERENCE, Silo
 from feddiff.experiments import silofuse_messages as messages
 from feddiff.systems import silofuse
 
@@ -34,6 +34,8 @@ def test_bytes_are_counted_beside_the_closed_form(new_run):
     assert all(ratio > 1 for ratio in recorded(run, "bytes_over_expected"))
     assert recorded(run, "rounds") == [1, 3] and recorded(run, "messages") == [2, 24]
     assert messages.largest(stacked, "upload") > 4 * 200 * 2
+    few = messages.joint_bytes(run, [silo.select(range(20)) for silo in silos], config(joint_steps=3), steps=1)
+    assert few.nbytes == joint.nbytes, "batches stay as large where there are fewer rows"
     with pytest.raises(ValueError, match="no message of kind"):
         messages.largest(stacked, "gradients up")
 
@@ -54,4 +56,4 @@ def test_an_impossible_network_is_refused(wrong):
 def test_crossovers_are_those_of_the_papers_tables(new_run):
     found = messages.crossovers(new_run(), 512)
     assert found["loan"] == pytest.approx(4000 / 2048) and found["covertype"] == pytest.approx(464_810 / 2048)
-    assert len(found) == 9
+    assert set(found) == set(REFERENCE)

@@ -19,6 +19,12 @@ def _along(table: pd.DataFrame, label: str) -> pd.DataFrame:
     return table.assign(place=table[label].astype(float)).sort_values("place")
 
 
+def _ticks(panel, texts: pd.Series) -> None:
+    places = sorted({float(text) for text in texts})
+    panel.set_xticks(places, [f"{place:,.0f}" for place in places])
+    panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+
+
 @style.styled
 def counted(frame: pd.DataFrame) -> Figure:
     """Draw bytes as counted (marks) and by the closed form (lines) against training steps and rows (S5, S48)."""
@@ -37,6 +43,7 @@ def counted(frame: pd.DataFrame) -> Figure:
                 panel.plot(form["place"], form["mean"] / 1e6, color=colour, linewidth=0.9)
                 panel.plot(own["place"], own["mean"] / 1e6, color=colour, marker=marker, linestyle="none")
             panel.set(xscale="log", yscale="log", xlabel=title)
+            _ticks(panel, sent[sent["varied"] == label][label])
             panel.set_title(dataset)
         line[0].set_ylabel("sent until the model is there\n(MB, log scale)")
     handles = [Line2D([], [], color=c, marker=m, linewidth=0.9, label=name) for name, c, m in LOOKS.values()]
@@ -73,7 +80,7 @@ def quality(frame: pd.DataFrame) -> Figure:
             panel.set(xscale="log", xlabel="sent until the model is there (MB, log scale)", ylabel=title)
             panel.set_title(dataset)
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, c, m in LOOKS.values()]
-    handles.append(Line2D([], [], color="black", linewidth=0.8, dashes=(2, 2), label="real rows"))
+    handles.append(Line2D([], [], color="black", linewidth=0.8, dashes=(2, 2), label="real rows (held-out)"))
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
@@ -94,10 +101,11 @@ def waiting(frame: pd.DataFrame) -> Figure:
                 own = _along(own, "bandwidth")
                 panel.plot(own["place"], own["mean"] * 60, color=colour, marker=marker, linestyle=SLOW[index][0])
         panel.set(xscale="log", yscale="log", xlabel="bandwidth of a silo's line (Mbit/s)")
+        _ticks(panel, table["bandwidth"])
         panel.set_title(dataset)
     axes[0, 0].set_ylabel("minutes to a model\n(simulated, log scale)")
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, c, m in LOOKS.values()]
     handles += [Line2D([], [], color=style.GREY, linestyle=SLOW[index][0],
                        label=SLOW[index][1] or f"one silo {slow} times slower") for index, slow in enumerate(slows)]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
