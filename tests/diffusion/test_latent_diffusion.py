@@ -69,7 +69,7 @@ def test_sampling_with_the_exact_noise_gives_the_gaussian():
 def test_a_trained_model_recovers_mean_and_covariance(prediction):
     shift = torch.tensor([0.5, 0.0, -0.5])
     net = model(prediction=prediction, width=64)
-    net.fit(gaussian() + shift, Descent(steps=400, batch=128, lr=3e-3, ema=0.99), seed=0, progress=False)
+    net.fit(gaussian() + shift, Descent(steps=700, batch=128, lr=5e-3, ema=0.99), seed=0, progress=False)
     z = net.sample(6000, torch_generator(0, "sample"), steps=None)
     torch.testing.assert_close(z.mean(0), shift, atol=0.12, rtol=0)
     torch.testing.assert_close(z.T.cov(), COVARIANCE, atol=0.17, rtol=0)
