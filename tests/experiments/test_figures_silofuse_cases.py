@@ -31,7 +31,7 @@ def robustness_rows():
                      (("contiguous", "0"), ("random", "0"), ("random", "1"), ("adversarial", "0"))]
             cases += [("8", "contiguous", "0"), ("1", "contiguous", "0"), ("columns", "contiguous", "0")]
             for place, (silos, order, draw) in enumerate(cases):
-                label = dict(method="silofuse", silos=silos, order=order, draw=draw)
+                label = dict(method="silofuse", partition=silos, order=order, draw=draw)
                 rows += [(dataset, seed, metric, base + place + index / 7, label)
                          for index, metric in enumerate(robustness.SCORES)]
                 rows.append((dataset, seed, "association_all", base + place + 20, label | {"method": "shuffled_silos"}))
@@ -76,14 +76,14 @@ def test_orders_average_the_draws_and_silos_take_the_contiguous_ones(toy):
     rows = robustness_rows()
     found = drawn_values(robustness.orders(toy(rows)))
     for order in robustness.ORDERS:
-        assert mean_of(rows, "resemblance", silos="4", order=order, dataset="loan", method="silofuse") in found
-    assert mean_of(rows, "association_all", silos="8", dataset="heloc", method="shuffled_silos") in found
+        assert mean_of(rows, "resemblance", partition="4", order=order, dataset="loan", method="silofuse") in found
+    assert mean_of(rows, "association_all", partition="8", dataset="heloc", method="shuffled_silos") in found
     found = drawn_values(robustness.silos(toy(rows)))
     for silos in ("1", "4", "8", "columns"):
-        assert mean_of(rows, "reconstruction_mean", silos=silos, order="contiguous", dataset="heloc") in found
-    assert mean_of(rows, "resemblance", silos="4", order="adversarial", dataset="heloc") not in found
+        assert mean_of(rows, "reconstruction_mean", partition=silos, order="contiguous", dataset="heloc") in found
+    assert mean_of(rows, "resemblance", partition="4", order="adversarial", dataset="heloc") not in found
     with pytest.raises(style.NothingToDraw):
-        robustness.orders(toy([("loan", 0, "other", 1.0, dict(method="silofuse", silos="4", order="contiguous"))]))
+        robustness.orders(toy([("loan", 0, "other", 1.0, dict(method="silofuse", partition="4", order="contiguous"))]))
 
 
 def test_methods_differences_and_stages_are_drawn(toy):

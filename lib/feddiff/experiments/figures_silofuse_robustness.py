@@ -22,13 +22,13 @@ FLOOR = "real silos, shuffled: no exchange"
 def _by_draw(frame: pd.DataFrame, metric: str, method: str) -> pd.DataFrame:
     """Return the metric by data set, seed, silos and order, the mean over random orders."""
     part = chosen(frame, metric, method=method)
-    part = part[part["silos"] != ""]
-    keys = ["notebook", "scale", "dataset", "key", "settings", "seed", "name", "silos", "order"]
+    part = part[part["partition"] != ""]
+    keys = ["notebook", "scale", "dataset", "key", "settings", "seed", "name", "partition", "order"]
     return part.groupby(keys, as_index=False)["value"].mean().assign(timing=False, reason="")
 
 
 def _means(frame: pd.DataFrame, metric: str, method: str = "silofuse") -> pd.DataFrame:
-    return means(_by_draw(frame, metric, method), metric, ["silos", "order"])
+    return means(_by_draw(frame, metric, method), metric, ["partition", "order"])
 
 
 @style.styled
@@ -42,10 +42,10 @@ def orders(frame: pd.DataFrame) -> Figure:
         for panel, (metric, title) in zip(line, SCORES.items(), strict=True):
             for index, (count, (_, colour, marker)) in enumerate(COUNTS.items()):
                 _points(panel, tables[metric], dataset, "order", ORDERS, 0.12 * (2 * index - 1), colour, marker,
-                        joined=False, silos=count)
+                        joined=False, partition=count)
                 if metric == "association_all":
                     _points(panel, floor, dataset, "order", ORDERS, 0.12 * (2 * index - 1), colour, "_", joined=False,
-                            silos=count)
+                            partition=count)
             _real(panel, frame, metric, dataset)
             panel.set_xticks(range(len(ORDERS)), list(ORDERS.values()))
             panel.set_xlim(-0.5, len(ORDERS) - 0.5)
@@ -63,14 +63,14 @@ def silos(frame: pd.DataFrame) -> Figure:
     tables = {metric: _means(frame, metric) for metric in SCORES}
     floor = _means(frame, "association_all", "shuffled_silos")
     names = sorted(set(tables["resemblance"]["dataset"]))
-    present = {name: text for name, text in SILOS.items() if (tables["resemblance"]["silos"] == name).any()}
+    present = {name: text for name, text in SILOS.items() if (tables["resemblance"]["partition"] == name).any()}
     figure, axes = style.canvas(style.WIDTH, 2.2 * len(names) + 0.6, len(names), len(SCORES))
     where = dict(order="contiguous")
     for line, dataset in zip(axes, names, strict=True):
         for panel, (metric, title) in zip(line, SCORES.items(), strict=True):
-            _points(panel, tables[metric], dataset, "silos", present, 0.0, style.PALETTE[0], "o", **where)
+            _points(panel, tables[metric], dataset, "partition", present, 0.0, style.PALETTE[0], "o", **where)
             if metric == "association_all":
-                _points(panel, floor, dataset, "silos", present, 0.0, style.GREY, "_", joined=False, **where)
+                _points(panel, floor, dataset, "partition", present, 0.0, style.GREY, "_", joined=False, **where)
             _real(panel, frame, metric, dataset)
             panel.set_xticks(range(len(present)), list(present.values()))
             panel.set_xlim(-0.5, len(present) - 0.5)
