@@ -237,7 +237,7 @@ def test_one_silo_is_latent_diffusion_put_together_by_hand():
     backbone = LatentDiffusion(5, **options)
     backbone.fit(z, CONFIG.diffusion_training(0), seed=0, name=COORDINATOR, progress=False)
     np.testing.assert_array_equal(run.latents[name], z.numpy())
-    drawn = backbone.sample(11, torch_generator(7, "sampling", COORDINATOR), steps=5)
+    drawn = backbone.sample(11, torch_generator(7, "sampling", COORDINATOR), steps=5, known_noise=1.0)
     decoder = torch_generator(7, "sampling", "decoder", name)
     codes, numbers = model.draw(drawn, decoder, categories=CONFIG.categories, numbers=CONFIG.numbers)
     expected = codec.decode(Encoded(codes.numpy(), numbers.numpy()))
@@ -369,3 +369,13 @@ def test_the_coordinator_learns_what_columns_of_different_silos_have_in_common()
     fake = run.sample(600, seed=0)
     real = np.corrcoef(frame["height"], frame["score"])[0, 1]
     assert np.corrcoef(fake["height"], fake["score"])[0, 1] == pytest.approx(real, abs=0.12)
+
+
+@pytest.mark.parametrize(("variance", "known_noise"), [("beta", 1.0), ("posterior", 0.0)])
+def test_the_variance_of_the_reverse_steps_is_the_one_asked_for(variance, known_noise, run):
+    other = silofuse.from_state(run.to_state(), silos(), replace(CONFIG, variance=variance))
+    z = run.coordinator.model.sample(
+        50, torch_generator(3, "sampling", COORDINATOR), steps=CONFIG.sample_steps, known_noise=known_noise
+    )
+    drawn = np.concatenate(list(other.generated(50, seed=3).values()), axis=1)
+    np.testing.assert_array_equal(drawn, z.numpy())

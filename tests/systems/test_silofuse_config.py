@@ -56,6 +56,7 @@ def test_recipes():
     (dict(sample_steps=201), "sample_steps must lie in 1..T = 1..200"), (dict(ae_lr=0), "lr must be > 0"),
     (dict(ema=1.0), "ema must lie in"), (dict(noise=1.0), "noise must lie in"), (dict(beta=-1), "beta must lie in"),
     (dict(alternations=800), "leaves a round without a step"), (dict(alarm=2), "alarm is a reconstruction score"),
+    (dict(variance="gamma"), "variance must be one of"),
     (dict(schedule="linear", T=20, sample_steps=20), "needs T > 20"),
     (dict(joint_steps=0), "joint_steps must be"), (dict(seed=-1), "seed must be"),
 ])

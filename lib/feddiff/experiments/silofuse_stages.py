@@ -14,7 +14,7 @@ from feddiff.experiments.silofuse_judge import JUDGE_ROWS
 from feddiff.experiments.silofuse_study import DATA_CODE, Setting
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.silofuse import SiloFuseRun
-from feddiff.systems.silofuse_config import SiloFuseConfig
+from feddiff.systems.silofuse_config import VARIANCES, SiloFuseConfig
 
 NAME = "perfect autoencoder"
 
@@ -42,7 +42,8 @@ class PerfectAutoencoder:
 
     def sample(self, rows: int, *, seed: int) -> pd.DataFrame:
         """Return `rows` synthetic rows."""
-        z = self.model.sample(rows, torch_generator(seed, "sampling", NAME), steps=self.config.sample_steps)
+        walk = dict(steps=self.config.sample_steps, known_noise=VARIANCES[self.config.variance])
+        z = self.model.sample(rows, torch_generator(seed, "sampling", NAME), **walk)
         return self.codec.decode(_narrow(z * self.scale + self.shift, self.codec))[self.columns]
 
 

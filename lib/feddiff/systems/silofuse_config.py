@@ -13,6 +13,8 @@ from feddiff.diffusion.table_autoencoder import VARIANTS
 
 CATEGORIES = ("mode", "sample")
 NUMBERS = ("mean", "sample")
+# Variance of a reverse step -> `known_noise` of the sampler: sigma_t^2 = beta_t counts the data as noise of variance 1.
+VARIANCES = {"beta": 1.0, "posterior": 0.0}
 # Width of all latents together, and of all hidden layers together, that "budget" shares out between the silos.
 LATENT_BUDGET, HIDDEN_BUDGET = 32, 1024
 FLOAT = 4
@@ -34,8 +36,9 @@ class SiloFuseConfig:
     Diffusion, at the coordinator: T steps of a "cosine" or "linear" schedule; a network of dm_blocks residual blocks of
     dm_width that predicts "epsilon", "x0" or "v"; dm_steps batches of dm_batch rows at dm_lr, averaged with decay ema.
 
-    Synthesis: sample_steps of the T steps; a category is the "mode" of its softmax or a "sample" of it, a number the
-    "mean" of its Gaussian or a "sample".
+    Synthesis: sample_steps of the T steps, their noise of "beta" or "posterior" variance (over a wide stride the latter
+    loses spread: column shapes .978 against .988 on Loan); a category is the "mode" of its softmax or a "sample" of it,
+    a number the "mean" of its Gaussian or a "sample".
 
     alternations: rounds beyond the first, in which the coordinator returns its denoised latents, the silos train on
     and upload again; all steps are shared out evenly over the rounds, so that the budget stays (0: the paper's single
@@ -69,6 +72,7 @@ class SiloFuseConfig:
     ema: float = 0.99
 
     sample_steps: int = 25
+    variance: str = "beta"
     categories: str = "sample"
     numbers: str = "mean"
 
@@ -92,7 +96,7 @@ class SiloFuseConfig:
         choices = (
             ("variant", VARIANTS), ("numerics", NUMERICS), ("schedule", SCHEDULES),
             ("prediction", PREDICTIONS), ("categories", CATEGORIES), ("numbers", NUMBERS),
-            ("unseen", ("error", "other")),
+            ("unseen", ("error", "other")), ("variance", tuple(VARIANCES)),
         )
         for name, allowed in choices:
             if getattr(self, name) not in allowed:

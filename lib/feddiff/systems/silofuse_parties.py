@@ -17,7 +17,7 @@ from feddiff.diffusion.latent_diffusion import LatentDiffusion
 from feddiff.diffusion.process import q_sample
 from feddiff.diffusion.table_autoencoder import CONSTANT, TableAutoencoder, fit_autoencoder, latents, reconstruction
 from feddiff.seeds import numpy_generator, torch_generator
-from feddiff.systems.silofuse_config import SiloFuseConfig
+from feddiff.systems.silofuse_config import VARIANCES, SiloFuseConfig
 
 COORDINATOR = "coordinator"
 # Share of the T steps at which the coordinator denoises real latents before it returns them: little noise, so that
@@ -255,7 +255,8 @@ class Coordinator:
         if not isinstance(rows, (int, np.integer)) or isinstance(rows, bool) or rows < 1:
             raise ValueError(f"rows must be an integer >= 1, got {rows!r}")
         generator = torch_generator(seed, "sampling", COORDINATOR)
-        return self.cut(self.model.sample(int(rows), generator, steps=self.config.sample_steps))
+        walk = dict(steps=self.config.sample_steps, known_noise=VARIANCES[self.config.variance])
+        return self.cut(self.model.sample(int(rows), generator, **walk))
 
     def cut(self, z: torch.Tensor) -> dict[str, np.ndarray]:
         """Return the silos' places of (n, s) latents, by silo."""
