@@ -24,12 +24,12 @@ def quality_rows():
     rows = []
     for seed in range(3):
         for place, method in enumerate(quality.LOOKS):
-            for dataset, shift in (("loan", 0), ("cardio", 5)):
+            for dataset, shift in (("loan", 0), ("cardio", 5.5)):
                 label, score = dict(method=method), 50.0 + shift + place + seed / 10
                 rows += [(dataset, seed, metric, score + index / 3, label)
                          for index, metric in enumerate(quality.SCORES)]
                 rows += [(dataset, seed, f"association_{where}", score / 1000 + index / 7, label)
-                         for index, where in enumerate(("within", "across"))]
+                         for index, where in enumerate(("within", "across", "across_equal_rows"))]
                 rows += [(dataset, seed, f"reconstruction_{which}", 0.9 - place / 50, label)
                          for which in ("mean", "worst")]
                 rows += [(dataset, seed, "resemblance_part", score, dict(label, part=part)) for part in quality.PARTS]
@@ -53,6 +53,8 @@ def test_all_scores_and_errors_are_drawn(toy):
     assert {mean_of(rows, name, method=m, dataset="loan") for name in quality.SCORES for m in quality.LOOKS} <= found
     found = drawn_values(quality.associations(toy(rows)))
     assert mean_of(rows, "association_across", method="independent_clients", dataset="cardio") in found
+    assert mean_of(rows, "association_across_equal_rows", method="real", dataset="cardio") in found
+    assert mean_of(rows, "association_across", method="real", dataset="cardio") not in found
     assert {"loan", "cardio"} <= texts(quality.alarm(toy(rows)))
 
 
@@ -60,7 +62,7 @@ def test_differences_show_mean_largest_and_the_abstracts_number(toy):
     rows = quality_rows()
     found = drawn_values(quality.differences(toy(rows)))
     place = list(quality.LOOKS).index("gan_conv")
-    assert {float(place), place + 5.0, place + 2.5, 43.8, 29.8} <= found
+    assert {float(place), place + 5.5, place + 2.75, 43.8, 29.8} <= found
 
 
 def test_readings_are_drawn_with_the_default_in_bold(toy):

@@ -95,12 +95,15 @@ def test_an_unknown_method_is_refused(setting, config):
 def test_the_judge_ranks_real_rows_above_columns_on_their_own(setting):
     run = records.start(notebook="30_silofuse_quality", scale="quick", parameters={"dataset": "toy"}, seed=0)
     ceiling = silofuse_judge.ceiling(run, setting, readings="all")
-    shuffled = setting.train.frame.apply(lambda column: column.sample(frac=1, random_state=1).to_numpy())
+    generator = np.random.default_rng(1)
+    shuffled = setting.train.frame.apply(lambda column: generator.permutation(column.to_numpy()))
     alone = silofuse_judge.judge(run, setting, shuffled, method="shuffled")
     for metric in ("resemblance", "utility_median", "cross_tstr", "roc_auc_elsewhere"):
         assert ceiling[metric] > alone[metric] + 0.1, metric
     for metric in ("association_within", "association_across"):
         assert ceiling[metric] < alone[metric] - 0.1, metric
+    assert ceiling["association_across_equal_rows"] == ceiling["association_across"]
+    assert alone["association_across_equal_rows"] != alone["association_across"]
     parts = metrics(run, "resemblance_part")
     assert len(parts) == 10 and all(0 <= value <= 100 for value in parts.values())
     assert metrics(run, "resemblance_reading") and metrics(run, "reading_range")[("method", "real"),] > 0

@@ -119,8 +119,10 @@ PARTS = {
             "alarm": figures_silofuse.alarm,
         },
         pinned={"seen_from": "all"}, hidden=("resemblance_reading", "reconstruction"),
-        shown=("resemblance", "utility", "utility_median", "association_within", "association_across", "cross_tstr",
-               "roc_auc", "reconstruction_mean", "reconstruction_worst"),
+        shown=(
+            "resemblance", "utility", "utility_median", "association_within", "association_across",
+            "association_across_equal_rows", "cross_tstr", "roc_auc", "reconstruction_mean", "reconstruction_worst",
+        ),
     ),
     "31_silofuse_communication": Parts(
         figures={
