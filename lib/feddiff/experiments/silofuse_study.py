@@ -120,10 +120,11 @@ def recipes(scale: str, **changes) -> dict[str, Any]:
     """
     base = silofuse.ours(scale=scale, **changes)
     steps, batch = base.ae_steps + base.dm_steps, base.dm_batch
+    narrow = dict(width=64) if scale == "quick" else {}
     own = {
         "tab_ddpm": tabddpm.ours(scale, steps=steps, batch=batch),
-        "gan_linear": gan_tables.ours("linear", scale, steps=steps, batch=batch),
-        "gan_conv": gan_tables.ours("conv", scale, steps=steps, batch=batch),
+        "gan_linear": gan_tables.ours("linear", scale, steps=steps, batch=batch, **narrow),
+        "gan_conv": gan_tables.ours("conv", scale, steps=steps, batch=batch, **narrow),
     }
     return {method: own.get(method, base) for method in METHODS}
 
