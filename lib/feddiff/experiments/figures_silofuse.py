@@ -152,7 +152,7 @@ def readings(frame: pd.DataFrame) -> Figure:
     panel.set_xlabel("score (0–100)")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, c, m in looks.values()]
     handles.append(Line2D([], [], linestyle="none", label="mean of data sets; bold: read so here"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
