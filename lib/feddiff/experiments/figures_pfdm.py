@@ -88,7 +88,9 @@ def sheet_height(sheet: dict[str, np.ndarray], width: float = 0.73 * style.WIDTH
 def log_axis(axes) -> None:
     """Make the x axis logarithmic, its ticks plain numbers."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axes.get_xlim()
+    # Beyond a factor of 200 labels of three ticks a decade run into each other.
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

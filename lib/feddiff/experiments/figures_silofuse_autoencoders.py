@@ -10,7 +10,7 @@ from feddiff.experiments.frames import order
 
 # (metrics with their colour, marker and name, axis label)
 PANELS = (
-    ((("reconstruction_mean", "#0072B2", "o", "mean of the columns"), ("reconstruction_worst", "#56B4E9", "v", "worst")),
+    ((("reconstruction_mean", "#0072B2", "o", "mean of columns"), ("reconstruction_worst", "#56B4E9", "v", "worst")),
      "reconstruction\n(1 is perfect)"),
     ((("resemblance", "#0072B2", "o", ""),), "resemblance\n(0–100, higher is better)"),
     ((("association_across", "#0072B2", "o", ""),), "association error across\nsilos (lower is better)"),

@@ -78,7 +78,7 @@ def differences(frame: pd.DataFrame) -> Figure:
             places = [present.index(name) + 0.2 * (index - (len(names) - 1) / 2) for name in own["minus"]]
             panel.errorbar(own["mean"], places, xerr=[half(row) for row in own.itertuples()], color=colour,
                            marker=marker, linestyle="none")
-        panel.set_xlabel(f"{title},\nSiloFuse less the other ({'right' if metric == 'resemblance' else 'left'} is better)")
+        panel.set_xlabel(f"{title},\nSiloFuse less other ({'right' if metric == 'resemblance' else 'left'} is better)")
         panel.set_yticks(range(len(present)), [LOOKS[method][0] for method in present])
         panel.set_ylim(len(present) - 0.5, -0.5)
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]

@@ -1,4 +1,4 @@
-"""One setting, its columns dealt to silos in other ways: numbers of silos, orders, beyond one column a silo, and a floor.
+"""One setting, its columns dealt to silos in other ways: numbers of silos, orders, beyond one column each, a floor.
 
 Training and held-out rows stay the same, so that what differs between two cases is who holds which column.
 """
@@ -32,7 +32,7 @@ def resplit(setting: Setting, silos: int, order: str = "contiguous", draw: int =
 
 
 def equal_budget(config: SiloFuseConfig, silos: int) -> SiloFuseConfig:
-    """Return the configuration for `silos` silos: their autoencoders train for as many steps together as those of USUAL.
+    """Return the configuration for `silos` silos: their autoencoders train for as many steps in all as those of USUAL.
 
     Not fewer than 1 / LEAST of config.ae_steps each: many silos cost more, and would be undertrained otherwise.
     """
