@@ -44,7 +44,7 @@ def train(name, frame, **changes):
         config = TabDDPMConfig(**(dict(steps=150, width=64, T=20, batch=256, lr=4e-3, ema=0.9) | changes))
         return tabddpm.tab_ddpm(frame, config, kinds=KINDS, progress=False)
     network = name.removeprefix("gan-")
-    size = dict(width=64 if network == "linear" else 32)
+    size = dict(width=64) if network == "linear" else dict(width=24, penalty=1.0)
     config = GANConfig(**(SMALL_GAN | size | dict(network=network) | changes))
     return {"linear": gan_tables.gan_linear, "conv": gan_tables.gan_conv}[network](
         frame, config, kinds=KINDS, progress=False

@@ -15,6 +15,8 @@ from feddiff.diffusion.unet_blocks import conv_layer
 
 SLOPE = 0.2
 FIRST_SIDE = 4
+# Width of the dense layer next to the convolutions, in channels at 4 x 4.
+DENSE = 4
 
 
 class LinearGenerator(nn.Module):
@@ -66,32 +68,34 @@ def _channels(side: int, width: int) -> list[int]:
 class ConvGenerator(nn.Module):
     """z (n, noise) -> raw row (n, d): a 4 x 4 image that is doubled up to the square that holds the row.
 
-    Linear to `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, upsample, Conv 3 x 3) for each doubling; the first
-    d pixels of the last channel are the row (CTAB-GAN, Zhao et al. 2021, section 3.1, who use transposed convolutions).
+    Linear to 4 * `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, upsample, Conv 3 x 3) for each doubling; the
+    first d pixels of the last channel, plus a bias of each, are the row (CTAB-GAN, Zhao et al. 2021, section 3.1, who
+    use transposed convolutions). The bias spares convolutions, alike everywhere, the learning of every column's level.
     """
 
     def __init__(self, noise: int, d: int, *, width: int, generator: torch.Generator):
         super().__init__()
         self.noise, self.d = noise, d
         channels = _channels(side_of(d), width)
-        self.start = linear_layer(noise, width, generator)
-        self.first = linear_layer(width, channels[0] * FIRST_SIDE**2, generator)
+        self.start = linear_layer(noise, DENSE * width, generator)
+        self.first = linear_layer(DENSE * width, channels[0] * FIRST_SIDE**2, generator)
         self.convs = nn.ModuleList(conv_layer(a, b, generator) for a, b in zip(channels, channels[1:]))
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in channels)
         self.output = conv_layer(channels[-1], 1, generator)
+        self.level = nn.Parameter(torch.zeros(d))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         h = self.first(self.start(z).relu()).unflatten(1, (-1, FIRST_SIDE, FIRST_SIDE))
         h = self.norms[0](h).relu()
         for conv, norm in zip(self.convs, self.norms[1:]):
             h = norm(conv(functional.interpolate(h, scale_factor=2, mode="nearest"))).relu()
-        return self.output(h).flatten(1)[:, : self.d]
+        return self.output(h).flatten(1)[:, : self.d] + self.level
 
 
 class ConvCritic(nn.Module):
     """Rows (n, packing, d) -> score (n,): each row a channel of a square image, halved down to 4 x 4.
 
-    Then Linear to `width` and Linear, so that cells far apart in the image meet at every side.
+    Then Linear to 4 * `width` and Linear, so that cells far apart in the image meet at every side.
     """
 
     def __init__(self, d: int, *, packing: int, width: int, generator: torch.Generator):
@@ -100,8 +104,8 @@ class ConvCritic(nn.Module):
         channels = _channels(self.side, width)[::-1]
         self.first = conv_layer(packing, channels[0], generator)
         self.convs = nn.ModuleList(conv_layer(a, b, generator, stride=2) for a, b in zip(channels, channels[1:]))
-        self.meet = linear_layer(channels[-1] * FIRST_SIDE**2, width, generator)
-        self.output = linear_layer(width, 1, generator)
+        self.meet = linear_layer(channels[-1] * FIRST_SIDE**2, DENSE * width, generator)
+        self.output = linear_layer(DENSE * width, 1, generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = functional.pad(x, (0, self.side**2 - x.shape[2]))

@@ -87,7 +87,7 @@ def ours(network: str, scale: str = "standard", **changes) -> GANConfig:
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
     steps = {"quick": 250, "standard": 1500, "paper": 30_000}[scale]
-    special = dict(width=64, noise=64) if network == "conv" else {}
+    special = dict(width=32, noise=64, batch=128, lr=2e-3, critic_lr=5e-3, penalty=1.0) if network == "conv" else {}
     return GANConfig(**(dict(network=network, steps=steps) | special | changes))
 
 

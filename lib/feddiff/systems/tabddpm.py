@@ -44,8 +44,9 @@ SCALES = ("quick", "standard", "paper")
 class TabDDPMConfig:
     """Everything that determines a run.
 
-    T and schedule ("cosine", or "linear" with ends scaled to T, which needs T > 20); width and blocks of the residual
-    MLP; categorical: one of CATEGORICAL; steps, batch, lr (warm-up and cosine), ema (decay of the weight average); numerics: the codec's.
+    T and schedule ("cosine", or "linear" with ends scaled to T, which needs T > 20); width and blocks
+    of the residual MLP; categorical: one of CATEGORICAL; steps, batch, lr (warm-up and cosine), ema (decay of the
+    weight average); numerics: the codec's.
     """
 
     T: int = 100
@@ -53,7 +54,7 @@ class TabDDPMConfig:
     width: int = 256
     blocks: int = 2
     categorical: str = "bound"
-    steps: int = 2500
+    steps: int = 2000
     batch: int = 512
     lr: float = 2e-3
     ema: float = 0.99
