@@ -29,8 +29,8 @@ def decoded(model: SiloFuseRun, *, seed: int) -> pd.DataFrame:
 class PerfectAutoencoder:
     """SiloFuse's diffusion model on the encoded columns themselves: every error is the diffusion model's.
 
-    Numbers as the silos' codecs encode them, categories one-hot, all standardised; a category is decoded as the
-    largest of its places, so that nothing is lost on the way in and out.
+    Numbers as the silos' codecs encode them, standardised, and categories one-hot, centred, with variance 1 in the
+    mean of their places; a category is decoded as the largest of its places, so nothing is lost on the way.
     """
 
     codec: TableCodec
@@ -52,8 +52,7 @@ def perfect_autoencoder(setting: Setting, config: SiloFuseConfig, *, progress: b
     config, table = replace(config, seed=setting.seed), setting.train
     codec = TableCodec.fit(table.frame, table.kinds, numerics=config.numerics, provenance="client")
     x = _wide(codec.encode(table.frame, numpy_generator(config.seed, "ranks", NAME)), codec)
-    shift, spread = x.mean(dim=0), x.std(dim=0, correction=0)
-    scale = torch.where(spread > 0, spread, 1.0)
+    shift, scale = x.mean(dim=0), _scale(x, codec)
     model = LatentDiffusion(
         x.shape[1], width=config.dm_width, blocks=config.dm_blocks, T=config.T, schedule=config.schedule,
         prediction=config.prediction, dropout=config.dropout, generator=torch_generator(config.seed, "init", NAME),
@@ -94,6 +93,13 @@ def partitioned(
 def _wide(encoded: Encoded, codec: TableCodec) -> torch.Tensor:
     blocks = [np.eye(level, dtype=np.float32)[codes] for level, codes in zip(codec.levels, encoded.codes.T)]
     return torch.from_numpy(np.concatenate([encoded.numbers, *blocks], axis=1))
+
+
+def _scale(x: torch.Tensor, codec: TableCodec) -> torch.Tensor:
+    """Return the scale of each place: one for all places of a category, else a rare level's 1 would be far out."""
+    numbers, *blocks = x.var(dim=0, correction=0).split([len(codec.number_columns), *codec.levels])
+    variance = torch.cat([numbers, *[block.mean().expand(len(block)) for block in blocks]])
+    return torch.where(variance > 0, variance, 1.0).sqrt()
 
 
 def _narrow(x: torch.Tensor, codec: TableCodec) -> Encoded:
