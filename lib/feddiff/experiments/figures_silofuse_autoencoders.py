@@ -46,6 +46,7 @@ def _series(frame: pd.DataFrame, series: str, choices: dict[str, str], label: st
     tables = {name: means(frame, name, ["series", "choice"], series=series)
               for metrics, _ in PANELS for name, *_ in metrics}
     names = sorted(set(tables["resemblance"]["dataset"]))
+    choices = {name: text for name, text in choices.items() if (tables["resemblance"]["choice"] == name).any()}
     figure, axes = style.canvas(style.WIDTH, 1.95 * len(names) + 0.75, len(names), len(PANELS))
     for line, dataset in zip(axes, names, strict=True):
         for panel, (metrics, title) in zip(line, PANELS, strict=True):
