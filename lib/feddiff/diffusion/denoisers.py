@@ -76,6 +76,8 @@ class MLPDenoiser(nn.Module):
         parameters take noise under DP-SGD.
     body: "plain" (Linear-activation stack of the widths in `hidden`) or "residual" (one block for each width, all
         widths equal).
+    uniform_output: without `zero_output`, torch's default law for the output layer in place of Glorot's.
+    freeze_condition: time MLP and label embedding keep their initial weights.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class MLPDenoiser(nn.Module):
         time_dim: int = 32,
         label_scale: float = 1.0,
         zero_output: bool = True,
+        uniform_output: bool = False,
+        freeze_condition: bool = False,
     ):
         super().__init__()
         if conditioning not in CONDITIONING:
@@ -109,6 +113,8 @@ class MLPDenoiser(nn.Module):
                 nn.SiLU(),
                 linear_layer(condition_dim, condition_dim, generator),
             )
+            for part in (self.label, self.time):
+                part.requires_grad_(not freeze_condition)
         if conditioning == "added":
             self.project = nn.Sequential(
                 linear_layer(d_in, condition_dim, generator),
@@ -131,7 +137,8 @@ class MLPDenoiser(nn.Module):
                 layers += [linear_layer(width, h, generator, init=init), activation]
                 width = h
         self.body = nn.Sequential(*layers)
-        self.output = linear_layer(width, d_out, generator, init="zero" if zero_output else "xavier")
+        law = "zero" if zero_output else "uniform" if uniform_output else "xavier"
+        self.output = linear_layer(width, d_out, generator, init=law)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         times = sinusoid(t, self.time_dim).to(x.dtype)

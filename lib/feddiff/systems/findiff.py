@@ -233,6 +233,8 @@ def _model(config: FinDiffConfig, prepared: Prepared) -> tuple[TableHead, MLPDen
         body=config.body,
         label_scale=config.label_scale,
         zero_output=config.zero_output,
+        uniform_output=config.uniform_output,
+        freeze_condition=config.freeze_condition,
     )
     return head, network
 

@@ -14,7 +14,8 @@ class FinDiffConfig:
     """Everything that determines a run; names are the paper's symbols where it has one.
 
     Diffusion: T, beta_1, beta_T, scale_betas. Space and head: numerics, embedding, head, prediction, reduction.
-    Network: hidden, conditioning, body, label_scale, zero_output. Training: R rounds of S local updates with expected
+    Network: hidden, conditioning, body, label_scale, zero_output, uniform_output, freeze_condition (time MLP and label
+    embedding stay as they were drawn, as in the authors' DP mode). Training: R rounds of S local updates with expected
     batch B, K noise draws a record, lr, lr_schedule, optimiser, optimiser_state, ema (0: none), strategy,
     participation (share of the clients in a round).
 
@@ -44,6 +45,8 @@ class FinDiffConfig:
     body: str = "plain"
     label_scale: float = 1.0
     zero_output: bool = True
+    uniform_output: bool = False
+    freeze_condition: bool = False
 
     R: int = 50
     S: int = 10
@@ -96,6 +99,8 @@ class FinDiffConfig:
             raise ValueError("a fixed noise_multiplier leaves no share for private releases; leave it to calibration")
         if self.epsilon is None and self.one_shots:
             raise ValueError("a private prior, codec or label marginal needs a target: set epsilon")
+        if self.freeze_condition and self.conditioning == "features":
+            raise ValueError("freeze_condition needs conditioning 'added' or 'concatenated': 'features' trains nothing")
         if self.prior_share and self.head != "logits":
             raise ValueError("prior_share needs head='logits': the embedding head has no logits to start from")
 
