@@ -13,6 +13,7 @@ import torch
 from feddiff.diffusion.process import q_sample, velocity, x0_from_epsilon, x0_from_velocity
 from feddiff.diffusion.schedules import Schedule
 from feddiff.diffusion.table_space import TableSpace
+from feddiff.diffusion.table_tree import TreePrior
 
 Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -28,6 +29,7 @@ class TableHead:
     head: one of HEADS; prediction: what is regressed, one of PREDICTIONS; reduction: how a record's columns are
     reduced ("sum" is DP-FinDiff's feature aggregation, which changes the effective clipping norm).
     bias: optional (classes, sum(levels)) log-probabilities added to the logits: a prior that the network corrects.
+    tree: optional exact denoiser of a released model, whose log-posteriors are added to the logits instead.
     """
 
     space: TableSpace
@@ -36,6 +38,7 @@ class TableHead:
     prediction: str = "v"
     reduction: str = "mean"
     bias: torch.Tensor | None = None
+    tree: TreePrior | None = None
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
@@ -45,6 +48,8 @@ class TableHead:
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        if self.tree is not None and (self.bias is not None or self.head != "logits"):
+            raise ValueError("a tree needs head='logits' and takes the place of a bias")
         if self.bias is not None and self.head != "logits":
             raise ValueError("a bias needs head='logits': the embedding head has no logits to add it to")
 
@@ -58,8 +63,10 @@ class TableHead:
         """Outputs that the network must have."""
         return self.space.dim if self.head == "embedding" else self.tokens + self.space.numbers
 
-    def _logits(self, out: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def _logits(self, out: torch.Tensor, x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         logits = out[:, : self.tokens]
+        if self.tree is not None:
+            return logits + self.tree.logits(x, t, label)
         return logits if self.bias is None else logits + self.bias[label]
 
     def loss(
@@ -79,7 +86,8 @@ class TableHead:
         n, K = t.shape
         x0, codes, label = (value.repeat_interleave(K, dim=0) for value in (x0, codes, label))
         t, noise = t.flatten(), noise.flatten(0, 1)
-        out = network(q_sample(x0, t, noise, self.schedule), t, label)
+        x = q_sample(x0, t, noise, self.schedule)
+        out = network(x, t, label)
         target = noise if self.prediction == "epsilon" else velocity(x0, t, noise, self.schedule)
         if self.head == "embedding":
             total, columns = ((out - target) ** 2).sum(dim=1), self.space.dim
@@ -87,15 +95,19 @@ class TableHead:
             first_number = x0.shape[1] - self.space.numbers
             total = ((out[:, self.tokens :] - target[:, first_number:]) ** 2).sum(dim=1)
             if self.tokens:
-                total = total + self.space.segments.cross_entropy(self._logits(out, label), codes).sum(dim=1)
+                total = total + self.space.segments.cross_entropy(self._logits(out, x, t, label), codes).sum(dim=1)
             columns = len(self.space.levels) + self.space.numbers
         per_draw = total / columns if self.reduction == "mean" else total
         return per_draw.reshape(n, K).mean(dim=1)
 
     def predict_x0(
-        self, network: Network, label: torch.Tensor, generator: torch.Generator
+        self, network: Network, label: torch.Tensor, generator: torch.Generator, *, drawn: bool = False
     ) -> Callable[[torch.Tensor, int], torch.Tensor]:
-        """Return x_0(x, t) for rows of the given labels (n,); with the logits head t = 0 draws the tokens."""
+        """Return x_0(x, t) for rows of the given labels (n,); with the logits head t = 0 draws the tokens.
+
+        drawn: every t draws them. With the posterior variance, steps from drawn x_0 follow the model's own law of
+        x_{t-1} given x_t and each column keeps its distribution, however few the steps (Austin et al. 2021, eq. 4).
+        """
         invert = x0_from_epsilon if self.prediction == "epsilon" else x0_from_velocity
 
         def predict(x: torch.Tensor, t: int) -> torch.Tensor:
@@ -103,9 +115,9 @@ class TableHead:
             out = network(x, times, label)
             if self.head == "embedding":
                 return invert(x, times, out, self.schedule)
-            logits = self._logits(out, label)
+            logits = self._logits(out, x, times, label)
             numbers = invert(x[:, x.shape[1] - self.space.numbers :], times, out[:, self.tokens :], self.schedule)
-            if t == 0:
+            if t == 0 or drawn:
                 return self.space.embed(self.space.draw(logits, generator), numbers)
             return torch.cat([self.space.expected(logits), numbers], dim=1) if self.tokens else numbers
 

@@ -75,19 +75,29 @@ class TableSpace:
         return torch.cat(drawn, dim=1) if drawn else torch.empty(len(logits), 0, dtype=torch.int64)
 
 
-def table_space(levels: tuple[int, ...], numbers: int, *, embedding: str, generator: torch.Generator) -> TableSpace:
+def table_space(
+    levels: tuple[int, ...],
+    numbers: int,
+    *,
+    embedding: str,
+    generator: torch.Generator,
+    ordinal: tuple[bool, ...] | None = None,
+) -> TableSpace:
     """Return the space of a table with frozen token embeddings.
 
     embedding: "normal" (independent N(0, 1) coordinates, as the authors' nn.Embedding) or "circle" (each column's
     tokens evenly spread on a circle of radius sqrt(2), so that a uniform column has unit variance per coordinate and
-    no two tokens of a column lie closer than they must).
+    no two tokens of a column lie closer than they must). ordinal: columns whose tokens are ordered; on the circle they
+    take one half of it, so that the ends of their scale do not meet.
     """
     if len(levels) + numbers == 0:
         raise ValueError("a table needs at least one column beside the label, got none")
     if embedding == "normal":
         tokens = torch.randn(sum(levels), TOKEN_DIM, generator=generator)
     elif embedding == "circle":
-        angles = torch.cat([torch.arange(k) * (2 * math.pi / k) for k in levels]) if levels else torch.zeros(0)
+        ordered = ordinal or (False,) * len(levels)
+        steps = [math.pi / max(k - 1, 1) if rising else 2 * math.pi / k for k, rising in zip(levels, ordered)]
+        angles = torch.cat([torch.arange(k) * step for k, step in zip(levels, steps)]) if levels else torch.zeros(0)
         tokens = math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], dim=1)
     else:
         raise ValueError(f"embedding must be 'normal' or 'circle', got {embedding!r}")

@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from feddiff.data.cells import CellCodec
 from feddiff.data.tables import Table
 from feddiff.diffusion import checkpoint as checkpoints
 from feddiff.diffusion import samplers
@@ -38,6 +39,7 @@ from feddiff.diffusion.ema import EMA
 from feddiff.diffusion.schedules import linear
 from feddiff.diffusion.table_head import TableHead
 from feddiff.diffusion.table_space import table_space
+from feddiff.diffusion.table_tree import TreePrior
 from feddiff.federation.client import Client, LocalTraining, flat_weights, load_flat_weights
 from feddiff.federation.rounds import Federation
 from feddiff.federation.strategies import Server, Strategy
@@ -137,7 +139,8 @@ class FinDiffRun:
         """Return `rows` synthetic rows with the columns, order and dtypes of the training tables.
 
         labels: the label of each row; None draws them from the label marginals. steps None takes all T ancestral steps
-        with variance beta_t (the authors'); a number takes that many strided steps with `eta` (0 DDIM, 1 stochastic).
+        with variance beta_t (the authors'; with prior="given_label" or "tree": from drawn x_0, with the posterior
+        variance); a number takes that many strided steps with `eta` (0 DDIM, 1 stochastic).
         """
         if not isinstance(rows, (int, np.integer)) or rows < 1:
             raise ValueError(f"rows must be an integer >= 1, got {rows!r}")
@@ -191,9 +194,11 @@ class FinDiffRun:
         self, network: MLPDenoiser, labels: torch.Tensor, generator: torch.Generator, steps: int | None, eta: float
     ) -> torch.Tensor:
         x = torch.randn(len(labels), self.head.space.dim, generator=generator)
-        predict = self.head.predict_x0(network, labels, generator)
+        drawn = steps is None and self.head.tree is not None
+        predict = self.head.predict_x0(network, labels, generator, drawn=drawn)
         if steps is None:
-            return samplers.ancestral(predict, x, self.head.schedule, generator)
+            variance = "posterior" if drawn else "beta"
+            return samplers.ancestral(predict, x, self.head.schedule, generator, variance=variance)
         return samplers.ddim(predict, x, self.head.schedule, generator, steps=steps, eta=eta)
 
 
@@ -213,8 +218,17 @@ def _untrained(clients: Sequence[Table], config: FinDiffConfig, public: Public) 
 def _model(config: FinDiffConfig, prepared: Prepared) -> tuple[TableHead, MLPDenoiser]:
     generator = torch_generator(config.seed, "init")
     codec = prepared.codecs[0]
-    space = table_space(codec.levels, len(codec.number_columns), embedding=config.embedding, generator=generator)
+    space = table_space(
+        codec.levels,
+        len(codec.number_columns),
+        embedding=config.embedding,
+        generator=generator,
+        ordinal=codec.ordinal if isinstance(codec, CellCodec) else None,
+    )
     schedule = linear(config.T, beta_1=config.beta_1, beta_T=config.beta_T, scale_betas=config.scale_betas)
+    tree = None
+    if (released := prepared.potentials) is not None:
+        tree = TreePrior(space, schedule, released.unary, released.edges, released.pairs)
     head = TableHead(
         space=space,
         schedule=schedule,
@@ -222,6 +236,7 @@ def _model(config: FinDiffConfig, prepared: Prepared) -> tuple[TableHead, MLPDen
         prediction=config.prediction,
         reduction=config.reduction,
         bias=prepared.bias,
+        tree=tree,
     )
     network = MLPDenoiser(
         space.dim,

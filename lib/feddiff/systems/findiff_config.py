@@ -7,6 +7,7 @@ from feddiff.federation.strategies import Strategy
 
 PREPROCESSING = ("pooled", "client", "public", "private")
 LABEL_MARGINALS = ("pooled", "private")
+PRIORS = ("bias", "given_label", "tree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class FinDiffConfig:
     "public": a codec given to `train`; "private": DP releases inside epsilon).
     label_marginals: "pooled" counts (outside epsilon) or "private" (inside). prior_share and preprocessing_share:
     shares of the squared Gaussian-DP budget mu^2 spent on a histogram prior of the logits and on the private codec.
+    prior: what the prior's share buys. "bias": the categories' logits start at DP histograms given the label.
+    "given_label": the untrained model is naive Bayes of DP histograms of all columns; numbers are codes of at most
+    about `cells` levels. "tree": with private tables of pairs on a tree besides (systems.findiff_prior).
     """
 
     T: int = 100
@@ -71,6 +75,8 @@ class FinDiffConfig:
     label_marginals: str = "pooled"
     prior_share: float = 0.0
     preprocessing_share: float = 0.1
+    prior: str = "bias"
+    cells: int = 32
 
     seed: int = 0
 
@@ -89,7 +95,11 @@ class FinDiffConfig:
             raise ValueError(f"epsilon must be a finite number > 0, or None for no DP, got {self.epsilon!r}")
         if self.noise_multiplier is not None and not self.noise_multiplier >= 0:
             raise ValueError(f"noise_multiplier must be >= 0 or None, got {self.noise_multiplier!r}")
-        for name, allowed in (("preprocessing", PREPROCESSING), ("label_marginals", LABEL_MARGINALS)):
+        for name, allowed in (
+            ("preprocessing", PREPROCESSING),
+            ("label_marginals", LABEL_MARGINALS),
+            ("prior", PRIORS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         for name in ("prior_share", "preprocessing_share"):
@@ -103,6 +113,12 @@ class FinDiffConfig:
             raise ValueError("freeze_condition needs conditioning 'added' or 'concatenated': 'features' trains nothing")
         if self.prior_share and self.head != "logits":
             raise ValueError("prior_share needs head='logits': the embedding head has no logits to start from")
+        if self.prior != "bias" and not self.prior_share:
+            raise ValueError(f"prior={self.prior!r} is measured: give it a prior_share > 0 (and an epsilon)")
+        if self.prior != "bias" and (self.preprocessing == "client" or self.numerics != "quantile-ties"):
+            raise ValueError(f"prior={self.prior!r} needs one codec for all clients with numerics='quantile-ties'")
+        if not isinstance(self.cells, int) or self.cells < 2:
+            raise ValueError(f"cells must be an integer >= 2, got {self.cells!r}")
 
     @property
     def one_shots(self) -> bool:

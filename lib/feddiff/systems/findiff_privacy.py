@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from feddiff.data.cells import CellCodec
 from feddiff.data.codec import Encoded, LabelCodec, TableCodec
 from feddiff.data.columns import NumericColumn
 from feddiff.data.tables import Table
@@ -19,6 +20,7 @@ from feddiff.privacy.noise import GaussianNoise, SecureGaussianNoise
 from feddiff.privacy.preprocessing import private_codec, private_label_marginals
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff_config import FinDiffConfig
+from feddiff.systems.findiff_prior import Potentials, Releases, measure
 
 CONDITION_KINDS = ("categorical", "boolean")
 # Share of the squared budget that private label counts take: a few hundred rows a class need no more.
@@ -60,12 +62,13 @@ class Prepared:
 
     codecs: one a client (the same object unless preprocessing="client"); label_codec None: unconditional;
     marginals: label probabilities that sampling draws from; participation: who takes part in each round;
-    noise_multipliers: None a client without DP; max_steps: where a client's budget ends; bias: prior of the logits.
+    noise_multipliers: None a client without DP; max_steps: where a client's budget ends; bias: prior of the logits;
+    potentials: of the model that the untrained network is, with prior="given_label" or "tree".
     """
 
     names: tuple[str, ...]
     columns: tuple[str, ...]
-    codecs: tuple[TableCodec, ...]
+    codecs: tuple[TableCodec | CellCodec, ...]
     label_codec: LabelCodec | None
     marginals: np.ndarray
     rows: tuple[ClientRows, ...]
@@ -74,6 +77,7 @@ class Prepared:
     max_steps: tuple[int | None, ...]
     ledger: PrivacyLedger
     bias: torch.Tensor | None
+    potentials: Potentials | None = None
 
     def encode(self, frame: pd.DataFrame, generator: np.random.Generator) -> ClientRows:
         """Return rows of any frame with the training columns, by the first client's codec."""
@@ -88,7 +92,9 @@ class Prepared:
         """
         share = np.array([len(rows) for rows in self.rows], dtype=float)
         owner = generator.choice(len(self.codecs), len(codes), p=share / share.sum())
-        if len({id(codec) for codec in self.codecs}) == 1:
+        if isinstance(self.codecs[0], CellCodec):
+            frame = self.codecs[0].decode(Encoded(codes, numbers), generator)
+        elif len({id(codec) for codec in self.codecs}) == 1:
             frame = self.codecs[0].decode(Encoded(codes, numbers))
         else:
             parts = []
@@ -102,7 +108,7 @@ class Prepared:
 
 
 def encode(
-    frame: pd.DataFrame, codec: TableCodec, label_codec: LabelCodec | None, generator: np.random.Generator
+    frame: pd.DataFrame, codec: TableCodec | CellCodec, label_codec: LabelCodec | None, generator: np.random.Generator
 ) -> ClientRows:
     """Return a frame's rows in the diffusion space; label 0 for all when there is no condition."""
     encoded = codec.encode(frame, generator)
@@ -120,12 +126,18 @@ def prepare(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> 
     ledger = PrivacyLedger(clients=names, delta=config.delta)
     schedule = participation(len(clients), config.R, config.participation, config.seed)
     label_codec, marginals = _labels(clients, config, ledger)
-    codecs = _codecs(clients, config, public, label_codec, ledger)
+    codecs: tuple = _codecs(clients, config, public, label_codec, ledger)
+    if config.prior != "bias":
+        codecs = (CellCodec(codecs[0], config.cells),) * len(clients)
     rows = tuple(
         encode(client.frame, own, label_codec, numpy_generator(config.seed, "ties", name))
         for client, own, name in zip(clients, codecs, names)
     )
-    bias = _prior(rows, codecs[0].levels, len(marginals), config, ledger) if config.prior_share else None
+    bias, potentials = None, None
+    if config.prior != "bias":
+        potentials = _potentials(rows, codecs[0], len(marginals), config, ledger)
+    elif config.prior_share:
+        bias = _prior(rows, codecs[0].levels, len(marginals), config, ledger)
     multipliers, limits = [], []
     for k, client in enumerate(clients):
         steps = config.S * sum(k in chosen for chosen in schedule)
@@ -146,6 +158,7 @@ def prepare(clients: Sequence[Table], config: FinDiffConfig, public: Public) -> 
         max_steps=tuple(limits),
         ledger=ledger,
         bias=bias,
+        potentials=potentials,
     )
 
 
@@ -218,6 +231,22 @@ def _prior(
     # Half a row per cell: a category that the noise hid stays possible, and the network can correct it.
     parts = [torch.log(block / block.sum(1, keepdim=True)) for block in total.clamp(min=0.5).split(levels, dim=1)]
     return torch.cat(parts, dim=1).float()
+
+
+def _potentials(
+    rows: Sequence[ClientRows], codec: CellCodec, classes: int, config: FinDiffConfig, ledger: PrivacyLedger
+) -> Potentials:
+    sources = {name: _noise(config, "prior", name) for name in ledger.clients}
+    return measure(
+        Releases([own.codes for own in rows], [own.labels for own in rows], ledger, sources.__getitem__),
+        codec.levels,
+        codec.ordinal,
+        classes,
+        tree=config.prior == "tree",
+        target_epsilon=config.epsilon,
+        delta=config.delta,
+        share=config.prior_share,
+    )
 
 
 def _codecs(
