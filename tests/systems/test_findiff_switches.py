@@ -10,7 +10,7 @@ from feddiff.diffusion.denoisers import MLPDenoiser
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems import findiff
 
-SMALL = dict(T=20, R=2, S=2, B=32, hidden=(16, 16))
+SMALL = dict(T=30, R=2, S=2, B=32, hidden=(16, 16))
 
 
 @pytest.fixture(scope="module")
