@@ -88,6 +88,13 @@ def trained(
     setting: Federation, config: findiff.FinDiffConfig, *, public: findiff.Public = None, progress: bool = True
 ) -> findiff.FinDiffRun:
     """Return the run of `config` with the setting's seed, from the cache where it was trained before."""
+    return timed(setting, config, public=public, progress=progress)[0]
+
+
+def timed(
+    setting: Federation, config: findiff.FinDiffConfig, *, public: findiff.Public = None, progress: bool = True
+) -> tuple[findiff.FinDiffRun, float]:
+    """Return `trained` and the seconds that the training took, when it was trained."""
     config = replace(config, seed=setting.seed)
     known = public.to_json() if isinstance(public, TableCodec) else repr(public)
     entry = cache.cached(
@@ -97,7 +104,7 @@ def trained(
         lambda: findiff.train(setting.clients, config, public=public, progress=progress).to_state(),
         code=[*CODE, *SPLIT_CODE],
     )
-    return findiff.from_state(entry.state, setting.clients, config, public=public)
+    return findiff.from_state(entry.state, setting.clients, config, public=public), entry.seconds
 
 
 def judge(
