@@ -117,7 +117,9 @@ class TableHead:
                 return invert(x, times, out, self.schedule)
             logits = self._logits(out, x, times, label)
             numbers = invert(x[:, x.shape[1] - self.space.numbers :], times, out[:, self.tokens :], self.schedule)
-            if t == 0 or drawn:
+            if drawn:
+                return self.space.embed(self.space.draw_at_once(logits, generator), numbers)
+            if t == 0:
                 return self.space.embed(self.space.draw(logits, generator), numbers)
             return torch.cat([self.space.expected(logits), numbers], dim=1) if self.tokens else numbers
 

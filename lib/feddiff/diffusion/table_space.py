@@ -74,6 +74,17 @@ class TableSpace:
         ]
         return torch.cat(drawn, dim=1) if drawn else torch.empty(len(logits), 0, dtype=torch.int64)
 
+    def draw_at_once(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Return codes (n, m) of the same law as `draw`, by one cumulative sum: for samplers that draw at every step.
+
+        The columns' probabilities follow each other, so column j lies between j and j + 1 of the sum.
+        """
+        levels = torch.tensor(self.levels)
+        upper = self.segments.probabilities(logits.double()).cumsum(1)
+        uniform = torch.rand(len(logits), len(levels), generator=generator, dtype=torch.float64)
+        found = torch.searchsorted(upper, uniform + torch.arange(len(levels)), right=True) - self.segments.offsets
+        return found.clamp(min=0).minimum(levels - 1)
+
 
 def table_space(
     levels: tuple[int, ...],

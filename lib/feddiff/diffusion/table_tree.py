@@ -59,13 +59,16 @@ class TreePrior:
         likelihood = signal * (x @ self.space.blocks.T) - 0.5 * signal**2 * self._norms
         local = (self.unary[label] + likelihood / noise**2).split(self.space.levels, dim=1)
         belief = [(part - part.amax(1, keepdim=True)).exp() for part in local]
+        # Rescaled after every product: a message is at least 1 / RANGE, but one column can take many.
         upward = []
         for (parent, child), pair in zip(reversed(self.edges), reversed(self._pairs)):
-            message = belief[child] @ pair.T
-            upward.append(message / message.amax(1, keepdim=True))
-            belief[parent] = belief[parent] * upward[-1]
+            upward.append(_scaled(belief[child] @ pair.T))
+            belief[parent] = _scaled(belief[parent] * upward[-1])
         for (parent, child), pair, message in zip(self.edges, self._pairs, reversed(upward)):
-            downward = (belief[parent] / message) @ pair
-            belief[child] = belief[child] * (downward / downward.amax(1, keepdim=True))
+            belief[child] = _scaled(belief[child] * _scaled((belief[parent] / message) @ pair))
         parts = [part / part.sum(1, keepdim=True) for part in belief]
         return torch.cat(parts, dim=1).clamp(min=SMALLEST).log()
+
+
+def _scaled(part: torch.Tensor) -> torch.Tensor:
+    return part / part.amax(1, keepdim=True)

@@ -75,9 +75,9 @@ def auc_interval(member_scores: np.ndarray, nonmember_scores: np.ndarray, confid
 def advantage(member_scores: np.ndarray, nonmember_scores: np.ndarray, confidence: float = 0.95) -> Estimate:
     """Return the largest TPR - FPR over all thresholds (Yeom et al., 2018), in [0, 1], with a band by Massart (1990).
 
-    The best threshold is chosen on these scores: without any leak the value is still above 0, about
-    0.63 sqrt(1/m + 1/n) on average (the mean maximum of a Brownian bridge, sqrt(pi / 8)). The band covers both empirical distribution functions at once, whatever the
-    threshold; its low end is 0 unless the scores really differ.
+    The best threshold is chosen on these scores: without any leak the value is still above 0, on average about
+    0.63 sqrt(1/m + 1/n) (the mean maximum of a Brownian bridge, sqrt(pi / 8)). The band covers both empirical
+    distribution functions at once, whatever the threshold; its low end is 0 unless the scores really differ.
     """
     members, others = _checked(member_scores, nonmember_scores)
     thresholds = np.unique(np.concatenate([members, others]))

@@ -55,15 +55,15 @@ class DPGANConfig:
     epsilon: float
     delta: float = 1e-5
     C: float = 1.0
-    steps: int = 200
-    critic_steps: int = 5
+    steps: int = 100
+    critic_steps: int = 8
     batch: int = 512
-    width: int = 128
-    layers: int = 2
+    width: int = 64
+    layers: int = 1
     noise: int = 32
     tau: float = 0.7
-    lr: float = 2e-3
-    critic_lr: float = 2e-3
+    lr: float = 5e-3
+    critic_lr: float = 1e-2
     ema: float = 0.98
     numerics: str = "quantile-ties"
     seed: int = 0
@@ -89,10 +89,14 @@ class DPTableGAN(TableGAN):
 
 
 def ours(*, epsilon: float, scale: str = "standard", **changes) -> DPGANConfig:
-    """Return our settings at a budget and a scale of "quick", "standard" or "paper"."""
+    """Return our settings at a budget and a scale of "quick", "standard" or "paper".
+
+    Tuned a little on the embedded Bank Marketing (3,617 rows), one seed, at epsilon 1: pair trends .76 with two layers
+    of 128 and 5 critic steps a step, .88 as here; twice the critic steps gave nothing more.
+    """
     if scale not in SCALES:
         raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
-    steps = {"quick": 60, "standard": 200, "paper": 400}[scale]
+    steps = {"quick": 25, "standard": 100, "paper": 100}[scale] * (2 if epsilon >= 4 and scale != "quick" else 1)
     return DPGANConfig(**(dict(epsilon=epsilon, steps=steps) | changes))
 
 

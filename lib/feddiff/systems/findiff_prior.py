@@ -22,13 +22,17 @@ from feddiff.privacy.calibration import share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
 
 # Shares of the prior's part of the budget that its three releases take with a tree.
-HISTOGRAMS, SELECTION, EDGES = 0.35, 0.15, 0.5
-# Rows per cell of a pair's table, in standard deviations of its noise, that groups of levels aim at.
-ROWS_OVER_NOISE = 2.0
+HISTOGRAMS, SELECTION, EDGES = 0.3, 0.25, 0.45
+# Rows per cell of a pair's table, in standard deviations of its noise, that groups of levels aim at: to choose, to fit.
+CHOICE_OVER_NOISE, FIT_OVER_NOISE = 4.0, 2.0
 COARSE, FINE = 8, 40
+# Standard deviations of a cell's noise below which a level is not told apart from other rare ones in a pair's table.
+LEAST = 4.0
 # Edges are kept when their dependence stands so many standard deviations out of the noise.
 STANDS_OUT = 2.0
-SCALINGS = 40
+SCALINGS = 20
+# Bound on the ratio of a pair's potential to what the label alone implies: margins with noise may admit no fit at all.
+STRONGEST = 200.0
 
 
 @dataclass(frozen=True)
@@ -126,11 +130,14 @@ def _norm_sub(counts: torch.Tensor, total: float) -> torch.Tensor:
     return (counts - shifts[max(kept, 1) - 1]).clamp(min=0)
 
 
-def groups(mass: torch.Tensor, *, ordinal: bool, most: int) -> torch.Tensor:
+def groups(mass: torch.Tensor, *, ordinal: bool, most: int, least: float = 0.0) -> torch.Tensor:
     """Return the group of every level, 0, 1, ..., at most `most` of them.
 
-    Ordered levels are cut at equal mass; of the others the heaviest stay alone and the rest share a group.
+    Ordered levels are cut at equal mass; of the others the heaviest stay alone, and the rest and those of less than
+    `least` rows share a group.
     """
+    if not ordinal:
+        most = min(most, int((mass >= least).sum()) + 1)
     if len(mass) <= most:
         return torch.arange(len(mass))
     if ordinal:
@@ -167,8 +174,8 @@ def _chosen(
     m = len(tables)
     pairs = [(i, j) for i in range(m) for j in range(i + 1, m)]
     std = ratio * math.sqrt(len(pairs) * len(releases.codes))
-    most = min(COARSE, max(2, int(math.sqrt(rows / (ROWS_OVER_NOISE * std)))))
-    coarse = [groups(table.sum(0), ordinal=o, most=most) for table, o in zip(tables, ordinal)]
+    most = min(COARSE, max(2, int(math.sqrt(rows / (CHOICE_OVER_NOISE * std)))))
+    coarse = [groups(table.sum(0), ordinal=o, most=most, least=LEAST * std) for table, o in zip(tables, ordinal)]
     cells = _pair_tables(pairs, [(coarse[i], coarse[j]) for i, j in pairs])
     noisy, std = releases.counts(cells, ratio, f"prior: {len(pairs)} coarse tables of pairs, to choose edges")
     scored = []
@@ -220,13 +227,13 @@ def _fitted(
     ratio: float,
 ) -> Potentials:
     std = ratio * math.sqrt(len(edges) * len(releases.codes))
-    budget = rows / (ROWS_OVER_NOISE * std)  # cells that a table can have
+    budget = rows / (FIT_OVER_NOISE * std)  # cells that a table can have
     grouped = []
     for edge in edges:
         small, large = sorted(edge, key=lambda j: tables[j].shape[1])
         first = min(FINE, tables[small].shape[1], max(2, int(math.sqrt(budget))))
         most = {small: first, large: min(FINE, max(2, int(budget / first)))}
-        grouped.append(tuple(groups(tables[j].sum(0), ordinal=ordinal[j], most=most[j]) for j in edge))
+        grouped.append(tuple(groups(tables[j].sum(0), ordinal=ordinal[j], most=most[j], least=LEAST * std) for j in edge))
     noisy, std = releases.counts(_pair_tables(edges, grouped), ratio, f"prior: {len(edges)} tables of pairs on a tree")
     offsets = [0]
     for table in tables:
@@ -253,13 +260,16 @@ def without_third(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return psi (a, b), alpha (y, a), beta (y, b) whose product has the margins (a, b), (y, a) and (y, b).
 
-    Iterative proportional fitting (Deming & Stephan 1940); where noise makes the margins disagree, the last two hold
-    best. pair: (a, b); one: (y, a); two: (y, b), all positive.
+    Iterative proportional fitting (Deming & Stephan 1940). Noise makes the margins disagree and fitting diverge: `pair`
+    is first fitted to the other two. pair: (a, b); one: (y, a); two: (y, b), all positive.
     """
+    for _ in range(SCALINGS):
+        pair = pair * (one.sum(0) / pair.sum(1))[:, None]
+        pair = pair * (two.sum(0) / pair.sum(0))
     # From the margins, psi is a ratio to what the label alone implies: near 1, whatever the levels weigh.
     alpha, beta = one, two / two.sum(1, keepdim=True)
     for _ in range(SCALINGS):
-        psi = pair / (alpha.T @ beta)
+        psi = (pair / (alpha.T @ beta)).clamp(1 / STRONGEST, STRONGEST)
         alpha = one / (beta @ psi.T)
         beta = two / (alpha @ psi)
     return psi, alpha, beta
