@@ -14,9 +14,8 @@ from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
-from feddiff.experiments import figures_findiff_noise
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
-from feddiff.experiments import figures_findiff_noise
+from feddiff.experiments import figures_findiff_large, figures_findiff_noise
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
@@ -66,15 +65,6 @@ PARTS = {
             "noise_multiplier", "averaged_noise",
         ),
     ),
-    "15_findiff_noise_and_clipping": Parts(
-        figures={
-            "noise": figures_findiff_noise.noise, "frontier": figures_findiff_noise.frontier,
-            "clipping": figures_findiff_noise.clipping, "batches": figures_findiff_noise.batches,
-        },
-        pinned={"classifier": "boosting"}, hidden=("update_noise",),
-        shown=("column_shapes", "pair_trends", "pair_trends_quantile", "balanced_accuracy", "roc_auc", "attack_risk",
-               "clipped_share", "noise_multiplier", "spent_epsilon"),
-    ),
     "14_findiff_rivals": Parts(
         figures={
             "budgets": figures_findiff_rivals.budgets, "differences": figures_findiff_rivals.differences,
@@ -97,6 +87,12 @@ PARTS = {
     "16_findiff_accounting_horizon": Parts(figures={"horizon": figures_engine.horizon}),
     "17_findiff_private_preprocessing": Parts(
         figures={"leaks": figures_engine.leaks, "cost": figures_engine.codec_cost}, pinned={"classifier": "boosting"},
+    ),
+    "18_findiff_large": Parts(
+        figures={"quality": figures_findiff_large.quality, "cost": figures_findiff_large.cost},
+        pinned={"classifier": "boosting"},
+        shown=("column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "rows_trained", "noise_multiplier"),
+        tables={"cost": figures_findiff_large.cost_table},
     ),
     "20_pfdm_heterogeneity": Parts(
         figures={

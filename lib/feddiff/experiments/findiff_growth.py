@@ -1,0 +1,138 @@
+"""What a run costs as rows, clients and parameters grow: CPU time and peak memory, each point in a process of its own.
+
+`measure` starts `python -m feddiff.experiments.findiff_growth`, because the peak of a process never falls: two points
+in one process would share the larger. Times are CPU seconds of that process on one thread, so that a busy machine does
+not count; memory is the largest resident size beyond what the process held after importing the library.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from time import process_time
+
+import numpy as np
+
+from feddiff.data import partitions, tables
+from feddiff.experiments import provenance, records
+from feddiff.seeds import numpy_generator
+from feddiff.systems import findiff
+
+SAMPLED = 200
+MEGABYTE = 1e6
+COSTS = ("prepare_cpu_ms", "round_cpu_ms", "step_cpu_ms", "sample_cpu_ms", "table_megabytes", "peak_megabytes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One measured configuration: `rows` drawn from the data set (with replacement beyond its size), `clients`, `width`.
+
+    recipe: "ours" (a logit for each category) or "paper" (two coordinates for each categorical column). rounds of
+    `updates` local updates are timed; the noise multiplier is fixed, for the accountant's time is not the question.
+    """
+
+    dataset: str
+    rows: int
+    clients: int = 5
+    width: int = 128
+    recipe: str = "ours"
+    rounds: int = 2
+    updates: int = 5
+    seed: int = 0
+
+    def config(self) -> findiff.FinDiffConfig:
+        """Return the run's configuration: our recipe at epsilon 1, or the authors' parts, at this width."""
+        recipe = {"ours": findiff.ours, "paper": findiff.paper}[self.recipe]
+        config = recipe(epsilon=1.0, T=100, R=self.rounds, S=self.updates, hidden=(self.width,), seed=self.seed)
+        return replace(config, epsilon=None, noise_multiplier=1.0)
+
+
+def axes(base: Point, *, rows: Sequence[int], clients: Sequence[int], widths: Sequence[int]) -> list[tuple[str, Point]]:
+    """Return (axis, point) along each axis from `base`; the base itself belongs to all of them."""
+    along = [("rows", replace(base, rows=n)) for n in rows]
+    along += [("clients", replace(base, clients=k)) for k in clients]
+    return along + [("width", replace(base, width=w)) for w in widths]
+
+
+def resampled(table: tables.Table, rows: int, seed: int) -> tables.Table:
+    """Return `rows` rows: without replacement up to the table's own number, with replacement beyond."""
+    generator = numpy_generator(seed, "resampling")
+    if rows <= len(table):
+        return table.select(np.sort(generator.permutation(len(table))[:rows]))
+    return table.select(np.sort(generator.integers(len(table), size=rows)))
+
+
+def cost(point: Point) -> dict[str, float]:
+    """Return COSTS and sizes of one point, measured in this process (see `measure` for a process of its own)."""
+    before = provenance.peak_memory_bytes()
+    table = resampled(tables.load(point.dataset), point.rows, point.seed)
+    members = [table.select(part) for part in
+               partitions.iid(len(table), point.clients, numpy_generator(point.seed, "partition"))]
+    found = {"table_megabytes": (provenance.peak_memory_bytes() - before) / MEGABYTE}
+    config, start = point.config(), process_time()
+    run = findiff.train(members, replace(config, R=1, S=1), progress=False)
+    first = process_time() - start
+    parties, weights, start = run.federation.clients, run.federation.weights(), process_time()
+    for _ in range(point.rounds):
+        for client in parties:
+            client.update(weights, point.updates)
+    steps = process_time() - start
+    found["round_cpu_ms"] = 1e3 * steps / point.rounds
+    found["step_cpu_ms"] = 1e3 * steps / (point.rounds * point.clients * point.updates)
+    found["prepare_cpu_ms"] = max(0.0, 1e3 * first - point.clients * found["step_cpu_ms"])
+    start = process_time()
+    run.sample(SAMPLED, seed=point.seed)
+    found["sample_cpu_ms"] = 1e3 * (process_time() - start) / SAMPLED
+    return found | {
+        "peak_megabytes": (provenance.peak_memory_bytes() - before) / MEGABYTE,
+        "parameters": float(len(weights)),
+        "outputs": float(run.head.d_out),
+        "megabytes_a_round": run.nbytes / MEGABYTE,
+    }
+
+
+def measure(
+    run: records.Run, point: Point, *, axis: str, known: dict[str, float] | None = None
+) -> dict[str, float]:
+    """Measure a point in a process of its own and record it under an axis; `known`: what it cost, measured before.
+
+    ValueError with that process's last words if it fails.
+    """
+    found = _in_own_process(point) if known is None else known
+    labels = dict(axis=axis, rows=point.rows, clients=point.clients, width=point.width, recipe=point.recipe)
+    for name, value in found.items():
+        run.metric(name, value, **labels)
+    return found
+
+
+def _in_own_process(point: Point) -> dict[str, float]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "feddiff.experiments.findiff_growth", json.dumps(asdict(point))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise ValueError(f"measuring {point} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def growth(run: records.Run, axis: str, sizes: Sequence[float], found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Record each cost's growth exponent along an axis: the slope between the smallest and the largest size, log-log."""
+    low, high = int(np.argmin(sizes)), int(np.argmax(sizes))
+    exponents = {}
+    for name in (*COSTS, "megabytes_a_round", "parameters"):
+        small, large = found[low][name], found[high][name]
+        if small > 0 and large > 0:
+            exponents[name] = float(np.log(large / small) / np.log(sizes[high] / sizes[low]))
+            run.metric("growth_exponent", exponents[name], axis=axis, cost=name)
+    return exponents
+
+
+def line(sizes: Sequence[float], costs: Sequence[float], at: float) -> float:
+    """Return the least-squares straight line through (size, cost) at another size, not below 0: an extrapolation."""
+    slope, level = np.polyfit(np.asarray(sizes, dtype=float), np.asarray(costs, dtype=float), 1)
+    return float(max(0.0, level + slope * at))
+
+
+if __name__ == "__main__":
+    print(json.dumps(cost(Point(**json.loads(sys.argv[1])))))
