@@ -122,6 +122,7 @@ def test_not_worse_by_2_percent(toy, changed, noise, verdict):
 @pytest.mark.parametrize(("direction", "changed", "noise", "verdict"), [
     ("above", 1.1, 0.01, "reproduced"), ("above", 0.9, 0.01, "not reproduced"), ("above", 1.1, 0.2, "not reproduced"),
     ("below", 0.9, 0.01, "reproduced"), ("below", 1.1, 0.01, "not reproduced"),
+    ("either", 0.9, 0.01, "reproduced"), ("either", 1.1, 0.01, "reproduced"), ("either", 1.1, 0.2, "not reproduced"),
 ])
 def test_difference_excludes_zero(toy, direction, changed, noise, verdict):
     rule = {"kind": "difference", **OF_MINUS, "direction": direction}

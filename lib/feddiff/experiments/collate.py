@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from feddiff.experiments import claims, files, scales, style, tables
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
-from feddiff.experiments import figures_findiff_large, figures_findiff_noise
+from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
@@ -93,6 +93,18 @@ PARTS = {
         pinned={"classifier": "boosting"},
         shown=("column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "rows_trained", "noise_multiplier"),
         tables={"cost": figures_findiff_large.cost_table},
+    ),
+    "19_findiff_details": Parts(
+        figures={
+            "choices": figures_findiff_details.choices, "frozen": figures_findiff_details.frozen,
+            "scoring": figures_findiff_details.scoring, "anchor": figures_findiff_details.anchor,
+        },
+        pinned={"classifier": "boosting"}, hidden=("denoising_error_logged", "epsilon_logged", "trap"),
+        shown=(
+            "column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "client_revealed", "label_drift",
+            "pair_trends_of_label", "accuracy_above_floor", "distance_mean", "sdv_shapes", "sdv_pairs", "dp_time_ratio",
+        ),
+        tables={"traps": findiff_traps.table},
     ),
     "20_pfdm_heterogeneity": Parts(
         figures={

@@ -24,8 +24,8 @@ def sweep(frame: pd.DataFrame, metric: str, name: str, by: list[str], classifier
     return table.iloc[places]
 
 
-def _line(panel, table: pd.DataFrame, x: list[float], colour: str, marker: str, **look) -> None:
-    panel.errorbar(x, table["mean"], yerr=[half(row) for row in table.itertuples()], color=colour, marker=marker, **look)
+def _line(panel, table: pd.DataFrame, x: list[float], colour: str, marker: str) -> None:
+    panel.errorbar(x, table["mean"], yerr=[half(row) for row in table.itertuples()], color=colour, marker=marker)
 
 
 def _places(texts) -> dict[str, int]:
@@ -40,7 +40,7 @@ def _ticks(panel, places: dict[str, int], label: str) -> None:
 
 @style.styled
 def noise(frame: pd.DataFrame) -> Figure:
-    """Draw fidelity, utility and leakage against the noise multiplier at fixed steps, one line a data set (F23, F30)."""
+    """Draw fidelity, utility and leakage against the noise multiplier at fixed steps (F23, F30)."""
     tables = [sweep(frame, metric, "noise", ["sigma"], classifier) for metric, classifier, _ in CURVES]
     looks = style.colours(frame["dataset"])
     places = _places(tables[0]["sigma"])
@@ -84,7 +84,9 @@ def frontier(frame: pd.DataFrame) -> Figure:
 @style.styled
 def clipping(frame: pd.DataFrame) -> Figure:
     """Draw fidelity, utility and the share of clipped records against C, one line a budget (F32)."""
-    rows = (("pair_trends", "", "pair trends"), ("roc_auc", "boosting", "ROC AUC"), ("clipped_share", "", "share clipped"))
+    rows = (
+        ("pair_trends", "", "pair trends"), ("roc_auc", "boosting", "ROC AUC"), ("clipped_share", "", "share clipped"),
+    )
     tables = [sweep(frame, metric, "clip", ["epsilon", "clip"], classifier) for metric, classifier, _ in rows]
     names, places = sorted(set(tables[0]["dataset"])), _places(tables[0]["clip"])
     budgets = sorted(set(tables[0]["epsilon"]), key=order)

@@ -27,7 +27,7 @@ COSTS = ("prepare_cpu_ms", "round_cpu_ms", "step_cpu_ms", "sample_cpu_ms", "tabl
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One measured configuration: `rows` drawn from the data set (with replacement beyond its size), `clients`, `width`.
+    """One measured configuration: `rows` of the data set (with replacement beyond its size), `clients`, `width`.
 
     recipe: "ours" (a logit for each category) or "paper" (two coordinates for each categorical column). rounds of
     `updates` local updates are timed; the noise multiplier is fixed, for the accountant's time is not the question.
@@ -117,7 +117,7 @@ def _in_own_process(point: Point) -> dict[str, float]:
 
 
 def growth(run: records.Run, axis: str, sizes: Sequence[float], found: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Record each cost's growth exponent along an axis: the slope between the smallest and the largest size, log-log."""
+    """Record each cost's growth exponent along an axis: the log-log slope between smallest and largest size."""
     low, high = int(np.argmin(sizes)), int(np.argmax(sizes))
     exponents = {}
     for name in (*COSTS, "megabytes_a_round", "parameters"):

@@ -100,7 +100,7 @@ def _not_worse(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 
 def _difference(frame: pd.DataFrame, rule: dict) -> Outcome:
-    common, above = rule.get("where", {}), rule["direction"] == "above"
+    common, direction = rule.get("where", {}), rule["direction"]
     first = values(frame, rule["metric"], {**common, **rule["of"]})
     second = values(frame, rule["metric"], {**common, **rule["minus"]})
     first, second = first.align(second, join="inner")
@@ -108,10 +108,12 @@ def _difference(frame: pd.DataFrame, rule: dict) -> Outcome:
         raise NotYet("no run holds both sides of the comparison")
 
     def decide(found: Interval) -> str:
-        return "reproduced" if (found.low > 0 if above else found.high < 0) else "not reproduced"
+        seen = {"above": found.low > 0, "below": found.high < 0, "either": found.low > 0 or found.high < 0}
+        return "reproduced" if seen[direction] else "not reproduced"
 
     found = _per_dataset(first - second, decide, "", rule.get("exact", False))
-    return Outcome(found.verdict, f"difference should be {rule['direction']} 0: {found.evidence}")
+    wanted = "differ from" if direction == "either" else f"be {direction}"
+    return Outcome(found.verdict, f"difference should {wanted} 0: {found.evidence}")
 
 
 def _monotone(frame: pd.DataFrame, rule: dict) -> Outcome:
@@ -222,7 +224,7 @@ KINDS: dict[str, tuple[dict, dict, Callable]] = {
     "not_testable": ({"reason": str}, {}, _not_testable),
     "pending": ({}, {"reason": str}, _pending),
 }
-_CHOICES = {"difference": ("above", "below"), "monotone": ("up", "down")}
+_CHOICES = {"difference": ("above", "below", "either"), "monotone": ("up", "down")}
 
 
 def check(rule, where: str) -> None:

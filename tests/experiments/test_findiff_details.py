@@ -1,0 +1,132 @@
+"""Details of the authors' code: partitions, drift, scoring, distances; the figures that show them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from feddiff.data.tables import Table
+from feddiff.experiments import figures_findiff_details as figures
+from feddiff.experiments import findiff_details as details
+from feddiff.experiments import findiff_study as study
+from feddiff.experiments import style
+from feddiff.seeds import numpy_generator
+from feddiff.systems import findiff
+
+SMALL = dict(T=30, R=2, S=2, B=32, hidden=(8, 8))
+
+
+def toy_table(rows=2000):
+    g = numpy_generator(0, "table")
+    label = g.choice(["no", "yes"], rows, p=[0.7, 0.3])
+    frame = pd.DataFrame({
+        "age": g.integers(18, 60, rows), "z": g.normal(size=rows) + 2 * (label == "yes"),
+        "c": g.choice(["a", "b"], rows), "rare": np.where(np.arange(rows) % 50, "x", "y"), "y": label,
+    })
+    kinds = dict(age="integer", z="numeric", c="categorical", rare="categorical", y="categorical")
+    return Table(frame, "y", kinds, name="toy", source="file", sha256="0" * 64)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    return study.split(toy_table(), clients=2, seed=0, rows=300)
+
+
+def test_age_is_found_and_typed_as_a_category():
+    table = toy_table(100)
+    assert details.age_of(table) == "age"
+    assert details.retyped(table, "age").kinds["age"] == "categorical" and table.kinds["age"] == "integer"
+    with pytest.raises(ValueError, match="'c' is no number column"):
+        details.retyped(table, "c")
+    with pytest.raises(ValueError, match="no column named age"):
+        details.age_of(replace(table, frame=table.frame.rename(columns={"age": "years"}),
+                               kinds={("years" if k == "age" else k): v for k, v in table.kinds.items()}))
+
+
+@pytest.mark.parametrize("kind", details.PARTITIONS)
+def test_every_split_keeps_the_rows_and_has_its_own_identity(setting, kind):
+    spread = details.spread(setting, kind, "c", 2)
+    assert sum(map(len, spread.clients)) == len(setting.train) and len(spread.clients) == 2
+    assert spread.identity != setting.identity and kind in spread.identity
+    values = [set(client.frame[{"label": "y", "attribute": "c"}.get(kind, "y")]) for client in spread.clients]
+    assert (len(values[0] & values[1]) == 0) == (kind in ("label", "attribute"))
+
+
+def test_the_most_even_attribute_is_taken(setting):
+    assert details.attribute_of(setting, 2) == "c"
+    with pytest.raises(ValueError, match="no categorical column with 5 values"):
+        details.attribute_of(setting, 5)
+
+
+def test_one_label_a_client_reveals_the_client(setting):
+    assert details.revealed(details.spread(setting, "label", "c", 2)) == 1.0
+    assert details.revealed(details.spread(setting, "iid", "c", 2)) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_label_embedding_moves_less_with_one_label_a_client(setting):
+    config = details.recipe(**SMALL | dict(R=8, B=200))
+    drift = {}
+    for kind in ("iid", "label"):
+        spread = details.spread(setting, kind, "c", 2)
+        drift[kind] = details.label_drift(findiff.train(spread.clients, config, progress=False))
+    frozen = findiff.train(setting.clients, replace(config, freeze_condition=True), progress=False)
+    assert 0 < drift["label"] < drift["iid"] and details.label_drift(frozen) == 0
+
+
+def test_training_rows_flatter_a_copy(new_run, setting):
+    found = details.judged_on(new_run(), setting, {"copies": setting.train.frame})
+    for name in ("column_shapes", "pair_trends_quantile"):
+        assert found["copies", "training", name] >= found["copies", "held_out", name] > 0.9
+
+
+def test_accuracy_is_read_above_its_floor(new_run, setting):
+    run = new_run()
+    floor = details.above_the_floor(run, setting, {"real": setting.train.frame})
+    values = {row["name"]: row["value"] for row in run._metrics.values()}
+    assert floor == pytest.approx(0.7, abs=0.03) and values["majority_share"] == floor
+    assert values["accuracy_above_floor"] == pytest.approx(values["accuracy"] - floor) and values["roc_auc"] > 0.8
+
+
+def test_copies_are_nearest_and_fresh_rows_are_the_scale(new_run, setting):
+    run = new_run()
+    synthetic, _ = study.floor(setting, "independent")
+    found = details.distances(run, setting, synthetic, (0.0, 0.5, 1.0), 200)
+    assert found["0"] > found["0.5"] > found["1"] == 0 < found["held_out"]
+    copied = {row["labels"]["copied"]: row["value"] for row in run._metrics.values() if row["name"] == "rows_copied"}
+    assert copied["1"] == 1.0 and copied["0.5"] >= 0.5
+
+
+@pytest.fixture
+def frame(toy):
+    rows = []
+    for dataset in ("adult", "credit-default"):
+        for seed in (0, 1):
+            arms = [{label: name} for label, (_, names) in figures.STUDIES.items() for name in names]
+            arms += [{"condition": c, "epsilon": e} for c in ("trained", "frozen") for e in ("1", "inf")]
+            for labels in arms:
+                rows += [(dataset, seed, name, 0.8, labels) for name in ("column_shapes", "pair_trends")]
+                rows.append((dataset, seed, "roc_auc", 0.7, labels | {"classifier": "boosting"}))
+            for step in ("1", "100", "200"):
+                own = {"round": step, "anchor": "federated"}
+                rows += [(dataset, seed, name, 1.0, own) for name in
+                         ("epsilon_spent", "epsilon_logged", "denoising_error_logged")]
+                rows += [(dataset, seed, "denoising_error", 1.0, own | {"state": s}) for s in ("keep", "reset")]
+            for read in ("right", "as_text"):
+                own = {"anchor": "federated", "read": read, "state": "keep"}
+                rows += [(dataset, seed, name, 0.7, own) for name in ("sdv_shapes", "sdv_pairs")]
+            for method in ("copies", "ours", "paper"):
+                for where in ("training", "held_out"):
+                    rows.append((dataset, seed, "pair_trends_quantile", 0.8, {"method": method, "judged_on": where}))
+            for method in ("real", "ours", "paper"):
+                for name in ("accuracy_above_floor", "balanced_accuracy", "roc_auc"):
+                    rows.append((dataset, seed, name, 0.6, {"method": method, "scored": "floor"}))
+            rows += [(dataset, seed, "distance_mean", 0.3, {"copied": c}) for c in ("0", "0.5", "1", "held_out")]
+    return toy(rows)
+
+
+@pytest.mark.parametrize("draw", [figures.choices, figures.frozen, figures.anchor, figures.scoring])
+def test_figures_draw_every_data_set(frame, draw):
+    assert all(axes.has_data() for axes in draw(frame).axes)
+    with pytest.raises(style.NothingToDraw):
+        draw(frame[frame["name"] == "nothing"])
