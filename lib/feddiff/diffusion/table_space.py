@@ -80,7 +80,7 @@ class TableSpace:
         The columns' probabilities follow each other, so column j lies between j and j + 1 of the sum.
         """
         levels = torch.tensor(self.levels)
-        upper = self.segments.probabilities(logits.double()).cumsum(1)
+        upper = self.segments.probabilities(logits).double().cumsum(1)
         uniform = torch.rand(len(logits), len(levels), generator=generator, dtype=torch.float64)
         found = torch.searchsorted(upper, uniform + torch.arange(len(levels)), right=True) - self.segments.offsets
         return found.clamp(min=0).minimum(levels - 1)
