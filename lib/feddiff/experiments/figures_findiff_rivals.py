@@ -5,6 +5,7 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from feddiff.experiments import figures_findiff, style
 from feddiff.experiments import findiff_rivals_tables as rivals
@@ -70,7 +71,7 @@ def ladder(frame: pd.DataFrame, epsilon: str = "1") -> Figure:
             panel.set_ylim(len(present) - 0.4, -0.6)
             if name == names[-1]:
                 panel.set_xlabel(style.metric_name(metric, direction=False).replace(", ", ",\n"))
-        row[0].set_yticks(range(len(present)), [style.method_name(method) for method in present])
+        row[0].set_yticks(range(len(present)), [rivals.name_of(method) for method in present])
         row[0].set_title(name)
     budget = "without DP" if epsilon == "inf" else f"ε = {epsilon}"
     handles = [
@@ -99,7 +100,7 @@ def differences(frame: pd.DataFrame) -> Figure:
     looks = style.colours(table["dataset"])
     height = 0.7 + len(_SHORT) * (0.45 + 0.21 * len(present))
     figure, axes = style.canvas(style.WIDTH, height, len(_SHORT), len(texts), sharey=True, sharex="row")
-    for row, (metric, title) in zip(axes, _SHORT.items(), strict=True):
+    for line, (row, (metric, title)) in enumerate(zip(axes, _SHORT.items(), strict=True)):
         for panel, text in zip(row, texts, strict=True):
             panel.axvline(0, color="black", linewidth=0.7)
             own = table[(table["name"] == metric) & (table["epsilon"] == text)]
@@ -111,9 +112,10 @@ def differences(frame: pd.DataFrame) -> Figure:
                         markersize=3.2, elinewidth=0.9, linestyle="none",
                     )
             panel.set_ylim(len(present) - 0.5, -0.5)
-            panel.set_yticks(range(len(present)), [style.method_name(method) for method in present])
+            panel.set_yticks(range(len(present)), [rivals.name_of(method) for method in present])
             panel.set_xlabel(f"Δ {title}")
-            if row is axes[0]:
+            panel.xaxis.set_major_locator(MaxNLocator(3))
+            if line == 0:
                 panel.set_title("without DP" if text == "inf" else f"ε = {text}")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], linestyle="none", label=f"right of 0: federated diffusion is better; {_runs(table)}"))

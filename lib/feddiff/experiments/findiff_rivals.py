@@ -89,7 +89,7 @@ def release(
         noise = "laplace" if method == "privbayes" else "gaussian"
         config = privbayes.PrivBayesConfig(epsilon=epsilon, delta=delta, noise=noise, seed=setting.seed, **own)
         model = privbayes.privbayes(setting.train.frame, config, kinds=setting.train.kinds, first=setting.target)
-        known = {"noise_std": model.settings["noise"]}
+        known = {"noise_std": model.settings["noise"] * (2**0.5 if noise == "laplace" else 1)}
     elif method in ("gan_linear", "gan_conv", "tab_ddpm", "dp_gan"):
         model, seconds = _network(setting, method, _recipe(method, scale, epsilon, delta, own), progress)
         known = {"training_steps": model.settings["steps"] * model.settings.get("critic_steps", 1)}

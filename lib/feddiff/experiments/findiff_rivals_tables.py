@@ -8,13 +8,17 @@ from feddiff.experiments import style, tables
 from feddiff.experiments.figures_findiff import has
 from feddiff.experiments.frames import order
 
-FEDERATED, CURATOR, ALONE = "clients add noise", "curator sees all rows", "one client's rows"
+FEDERATED, CURATOR, ALONE = "clients keep their rows", "a curator sees all rows", "one client's rows"
 # Method -> who sees rows. What a federated method releases protects a record from the server too.
 TRUST = {
     "independent": FEDERATED, "given_label": FEDERATED, "copula": FEDERATED,
     "dp_marginals": FEDERATED, "dp_given_label": FEDERATED, "dp_copula": FEDERATED, "ours": FEDERATED,
     "centralised": CURATOR, "privbayes": CURATOR, "privbayes_gaussian": CURATOR, "dp_gan": CURATOR,
     "gan_linear": CURATOR, "gan_conv": CURATOR, "tab_ddpm": CURATOR, "local": ALONE,
+}
+# The diffusion model under three trust models; the other methods are named as everywhere.
+NAMES = {
+    "ours": "diffusion, federated", "centralised": "diffusion, centralised", "local": "diffusion, one client alone",
 }
 # Counts and one correlation matrix: what takes seconds and no network.
 SIMPLE = ("independent", "given_label", "copula", "dp_marginals", "dp_given_label", "dp_copula")
@@ -27,6 +31,11 @@ METRICS = (("column_shapes", ""), ("pair_trends", ""), ("pair_trends_quantile", 
 def trust(method: str) -> str:
     """Return who sees rows with `method`; "" for what is no rival."""
     return TRUST.get(method, "")
+
+
+def name_of(method: str) -> str:
+    """Return what a reader sees for a method."""
+    return NAMES.get(method, style.method_name(method))
 
 
 def whole(frame: pd.DataFrame) -> pd.DataFrame:
@@ -99,14 +108,14 @@ def winners(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _words(row: dict) -> dict:
     said = {"dataset": row["dataset"], "epsilon": style.epsilon_name(row["epsilon"]), "metric": row["name"],
-            "best": f"{style.method_name(row['best'])} {tables.number(row['mean'])}", "who sees rows": row["trust"],
+            "best": f"{name_of(row['best'])} {tables.number(row['mean'])}", "who sees rows": row["trust"],
             "ours": tables.number(row["ours"])}
     for side, title in (("best_rival", "ours − best rival"), ("best_simple", "ours − best simple one")):
         said[title] = ""
         if side in row:
             half = row[f"{side}_half_width"]
             error = "" if math.isnan(half) else f" ± {tables.number(half)}"
-            said[title] = f"{row[f'{side}_gap']:+.3f}{error} ({style.method_name(row[side])})".replace("-", "−")
+            said[title] = f"{row[f'{side}_gap']:+.3f}{error} ({name_of(row[side])})".replace("-", "−")
     return said
 
 

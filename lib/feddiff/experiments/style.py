@@ -44,15 +44,15 @@ METHODS = {
     "dp_local": ("DP-SGD, a client", "#009E73", "^"),
     "dp_fedavg": ("DP-SGD, federated", "#009E73", "D"),
     "fedavg_dp": ("FedAvg, noised moves", "#CC79A7", "D"),
-    # Tables: rivals of the diffusion model; copulas pink, PrivBayes orange, GANs light blue.
-    "copula": ("Gaussian copula", "#CC79A7", "P"),
-    "dp_copula": ("DP Gaussian copula", "#CC79A7", "P"),
+    # Tables: rivals of the diffusion model; copulas red, PrivBayes orange, GANs light blue.
+    "copula": ("Gaussian copula", "#D55E00", "P"),
+    "dp_copula": ("DP Gaussian copula", "#D55E00", "P"),
     "privbayes": ("PrivBayes, Laplace", "#E69F00", "s"),
     "privbayes_gaussian": ("PrivBayes, Gaussian noise", "#E69F00", "D"),
     "dp_gan": ("DP-GAN", "#56B4E9", "X"),
     "gan_linear": ("GAN, linear (CTGAN-like)", "#56B4E9", "^"),
     "gan_conv": ("GAN, convolutions (CTAB-GAN-like)", "#56B4E9", "v"),
-    "tab_ddpm": ("TabDDPM-like", "#D55E00", "v"),
+    "tab_ddpm": ("TabDDPM-like", "#009E73", "v"),
 }
 
 # Where PFDM's local stage starts, in the order of the ladder: start -> (what a reader sees, colour).
