@@ -77,6 +77,8 @@ def tiles(axes, rows: np.ndarray, gap: int = 1) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(False)
+    # The layout reserves room for labels left of the box; pictures narrower than the box must not move away from it.
+    axes.set_anchor("W")
 
 
 def sheet_height(sheet: dict[str, np.ndarray], width: float = 0.73 * style.WIDTH) -> float:
