@@ -24,16 +24,28 @@ def test_rows_are_repeated_only_beyond_the_table():
     assert set(map(tuple, many.frame.to_numpy())) <= set(map(tuple, table.frame.to_numpy()))
 
 
-def test_a_point_is_measured_in_a_process_of_its_own_and_recorded(new_run):
-    run = new_run()
-    found = growth.measure(run, BASE, axis="rows")
+def test_a_point_has_every_cost_and_bytes_of_one_model_a_client_and_direction():
+    found = growth.cost(BASE)
     assert set(growth.COSTS) < set(found) and all(value >= 0 for value in found.values())
     assert found["peak_megabytes"] >= found["table_megabytes"]
     assert found["megabytes_a_round"] * growth.MEGABYTE > 2 * 2 * 4 * found["parameters"]
-    rows = {row["name"]: row["labels"] for row in run._metrics.values()}
-    assert rows["step_cpu_ms"] == {"axis": "rows", "clients": "2", "recipe": "ours", "rows": "1200", "width": "8"}
-    with pytest.raises(ValueError, match="measuring .*nowhere.* failed"):
-        growth.measure(run, growth.Point(dataset="nowhere", rows=10), axis="rows")
+
+
+def test_costs_are_recorded_under_their_axis(new_run):
+    run = new_run()
+    growth.measure(run, BASE, axis="rows", known={"step_cpu_ms": 2.0})
+    (row,) = run._metrics.values()
+    assert row["labels"] == {"axis": "rows", "clients": "2", "recipe": "ours", "rows": "1200", "width": "8"}
+
+
+@pytest.mark.slow
+def test_each_point_has_a_process_of_its_own(new_run):
+    small, large = (growth.measure(new_run(), growth.replace(BASE, rows=n), axis="rows") for n in (1200, 400_000))
+    again = growth.measure(new_run(), BASE, axis="rows")
+    assert large["peak_megabytes"] > 1.2 * small["peak_megabytes"]
+    assert again["peak_megabytes"] < 0.9 * large["peak_megabytes"], "the larger point must leave no trace"
+    with pytest.raises(ValueError, match="nowhere"):
+        growth.measure(new_run(), growth.replace(BASE, dataset="nowhere"), axis="rows")
 
 
 def test_exponents_and_lines_of_known_laws(new_run):

@@ -65,7 +65,7 @@ def test_a_short_run_measures_what_no_other_cell_does(new_run, setting):
     synthetic, _ = study.floor(setting, "independent")
     assert traps.misread_trap(run, setting, synthetic) > 0.3
     found = {row["labels"]["trap"]: row["value"] for row in run._metrics.values()}
-    assert found["D2"] > 2 * anchors.TARGET and found["D11"] > 1 and 0 < found["D17"] < 1
+    assert found["D2"] > 1.1 * anchors.TARGET and found["D11"] > 0.5 and 0 < found["D17"] < 1
     assert found["D15"] == 0 and 0 < found["D3"] < 1 and found["D5"] >= 2 and found["D9"] > 2
     assert (found["D6"], found["D16"]) in ((1, 0), (0, 1)), "one row holds the label that occurs once"
 

@@ -1,19 +1,19 @@
 """What a run costs as rows, clients and parameters grow: CPU time and peak memory, each point in a process of its own.
 
-`measure` starts `python -m feddiff.experiments.findiff_growth`, because the peak of a process never falls: two points
-in one process would share the larger. Times are CPU seconds of that process on one thread, so that a busy machine does
-not count; memory is the largest resident size beyond what the process held after importing the library.
+The peak of a process never falls, so two points in one process would share the larger. A server that has imported the
+library and done nothing else forks a child for each point (where there is no fork, a new process is started). Times are
+CPU seconds of the child on one thread, so that a busy machine does not count; memory is the child's largest resident
+size beyond what it held after a tiny warm-up run, when the library itself is in memory.
 """
 
-import json
-import os
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from time import process_time
 
 import numpy as np
+import torch
 
 from feddiff.data import partitions, tables
 from feddiff.experiments import provenance, records
@@ -21,6 +21,7 @@ from feddiff.seeds import numpy_generator
 from feddiff.systems import findiff
 
 SAMPLED = 200
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 MEGABYTE = 1e6
 COSTS = ("prepare_cpu_ms", "round_cpu_ms", "step_cpu_ms", "sample_cpu_ms", "table_megabytes", "peak_megabytes")
 
@@ -65,7 +66,8 @@ def resampled(table: tables.Table, rows: int, seed: int) -> tables.Table:
 
 
 def cost(point: Point) -> dict[str, float]:
-    """Return COSTS and sizes of one point, measured in this process (see `measure` for a process of its own)."""
+    """Return COSTS and sizes of one point, measured in this process (see `measure` for one of its own)."""
+    _warm_up(point.config())
     before = provenance.peak_memory_bytes()
     table = resampled(tables.load(point.dataset), point.rows, point.seed)
     members = [table.select(part) for part in
@@ -93,27 +95,32 @@ def cost(point: Point) -> dict[str, float]:
     }
 
 
+def _warm_up(config: findiff.FinDiffConfig) -> None:
+    """Train and sample once on a table of 150 rows, so that the pages of the library count for no point."""
+    tiny = replace(config, R=1, S=1, B=32, hidden=(8,), T=30)
+    findiff.train([tables.load("iris")], tiny, progress=False).sample(10, seed=0)
+
+
+def _alone(point: Point) -> dict[str, float]:
+    torch.set_num_threads(1)
+    return cost(point)
+
+
 def measure(
     run: records.Run, point: Point, *, axis: str, known: dict[str, float] | None = None
 ) -> dict[str, float]:
-    """Measure a point in a process of its own and record it under an axis; `known`: what it cost, measured before.
-
-    ValueError with that process's last words if it fails.
-    """
-    found = _in_own_process(point) if known is None else known
+    """Measure a point in a process of its own and record it under an axis; `known`: what it cost, measured before."""
+    found = known
+    if found is None:
+        context = multiprocessing.get_context(START)
+        if START == "forkserver":
+            context.set_forkserver_preload([__name__])
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            found = pool.submit(_alone, point).result()
     labels = dict(axis=axis, rows=point.rows, clients=point.clients, width=point.width, recipe=point.recipe)
     for name, value in found.items():
         run.metric(name, value, **labels)
     return found
-
-
-def _in_own_process(point: Point) -> dict[str, float]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "feddiff.experiments.findiff_growth", json.dumps(asdict(point))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise ValueError(f"measuring {point} failed: {done.stderr.strip().splitlines()[-1:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def growth(run: records.Run, axis: str, sizes: Sequence[float], found: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -133,6 +140,3 @@ def line(sizes: Sequence[float], costs: Sequence[float], at: float) -> float:
     slope, level = np.polyfit(np.asarray(sizes, dtype=float), np.asarray(costs, dtype=float), 1)
     return float(max(0.0, level + slope * at))
 
-
-if __name__ == "__main__":
-    print(json.dumps(cost(Point(**json.loads(sys.argv[1])))))

@@ -155,7 +155,7 @@ def model_traps(run: records.Run, setting: study.Federation, config: findiff.Fin
     run.metric("trap", len(run.parameters), trap="D10")
     run.metric("trap", timestep_distance(first), trap="D12")
     one, two = (model.sample(200, seed=setting.seed) for model in (first, second))
-    run.metric("trap", int((one != two).to_numpy().sum()), trap="D15")
+    run.metric("trap", int(((one != two) & ~(one.isna() & two.isna())).to_numpy().sum()), trap="D15")
     rare = sum(int((setting.train.frame[name].value_counts() == 1).sum()) for name in setting.train.features
                if setting.train.kinds[name] == "categorical")
     run.metric("trap", rare, trap="D16")
