@@ -125,7 +125,7 @@ def test_what_matching_proves_stays_below_the_true_epsilon():
 def test_k_uploads_are_one_with_more_signal(digits):
     x, alpha_bar = digits[0][:400], share(400)
     many = np.stack([upload(x, alpha_bar, "again", k) for k in range(25)])
-    mean, better = matching.averaged(many, alpha_bar=alpha_bar)
+    mean, better = matching.averaged(many.mean(0), 25, alpha_bar=alpha_bar)
     assert math.sqrt(better / (1 - better)) == pytest.approx(5 * math.sqrt(alpha_bar / (1 - alpha_bar)))
     residual = mean - math.sqrt(better) * x
     assert residual.std() == pytest.approx(math.sqrt(1 - better), rel=0.02)

@@ -176,15 +176,14 @@ def moments_of_uploads(uploads: np.ndarray, *, alpha_bar: float) -> tuple[np.nda
     return y.mean(0) / math.sqrt(alpha_bar), (axes * (kept / alpha_bar)) @ axes.T
 
 
-def averaged(uploads: np.ndarray, *, alpha_bar: float) -> tuple[np.ndarray, float]:
-    """Return k uploads of the same pictures (k, n, ...), each with fresh noise, as one upload, and its abar.
+def averaged(mean: np.ndarray, k: int, *, alpha_bar: float) -> tuple[np.ndarray, float]:
+    """Return the mean of k uploads of the same pictures, each with fresh noise, as one upload, and its abar.
 
-    Their mean is sufficient; rescaled it is an upload whose abar is k abar / (1 + (k - 1) abar): mu grows by sqrt(k).
+    The mean is all that they tell; rescaled it is an upload with abar k abar / (1 + (k - 1) abar): mu grows by sqrt(k).
     """
     _check_share(alpha_bar)
-    k = len(uploads)
     share = k * alpha_bar / (1 + (k - 1) * alpha_bar)
-    return np.asarray(uploads, dtype=float).mean(0) * math.sqrt(share / alpha_bar), share
+    return np.asarray(mean, dtype=float) * math.sqrt(share / alpha_bar), share
 
 
 def known_noise(uploads: np.ndarray, noise: np.ndarray, *, alpha_bar: float) -> np.ndarray:

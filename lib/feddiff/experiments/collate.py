@@ -13,11 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
+from feddiff.experiments import figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
 from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
+from feddiff.experiments import figures_findiff_aggregation, figures_findiff_rounds
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
+from feddiff.experiments import figures_attacks_uploads
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
 from feddiff.experiments import figures_silofuse_autoencoders, figures_silofuse_joint, figures_silofuse_robustness
 from feddiff.experiments.frames import long_form, privacy_table, read_records
@@ -83,6 +86,28 @@ PARTS = {
         pinned={"classifier": "boosting"}, hidden=("update_noise",),
         shown=("column_shapes", "pair_trends", "pair_trends_quantile", "balanced_accuracy", "roc_auc", "attack_risk",
                "clipped_share", "noise_multiplier", "spent_epsilon"),
+    ),
+    "12_findiff_local_updates": Parts(
+        figures={
+            "updates": figures_findiff_rounds.updates, "communication": figures_findiff_rounds.communication,
+            "interaction": figures_findiff_rounds.interaction,
+        },
+        pinned={"classifier": "boosting"}, hidden=("held_out_loss_trace", "move_norm_trace", "weight_norm_trace"),
+        shown=(
+            "pair_trends", "pair_trends_quantile", "roc_auc", "held_out_loss", "rounds", "bytes_sent",
+            "bytes_to_target", "rounds_to_target", "steps_to_target",
+        ),
+    ),
+    "13_findiff_aggregation": Parts(
+        figures={
+            "strategies": figures_findiff_aggregation.strategies, "traces": figures_findiff_aggregation.traces,
+            "states": figures_findiff_aggregation.states,
+        },
+        pinned={"classifier": "boosting"}, hidden=("held_out_loss_trace", "move_norm_trace", "weight_norm_trace"),
+        shown=(
+            "pair_trends", "pair_trends_quantile", "roc_auc", "attack_risk", "held_out_loss", "final_over_best",
+            "final_over_start", "late_slope", "alarm",
+        ),
     ),
     "16_findiff_accounting_horizon": Parts(figures={"horizon": figures_engine.horizon}),
     "17_findiff_private_preprocessing": Parts(
@@ -211,6 +236,23 @@ PARTS = {
             "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
             "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
         ),
+    ),
+    "44_upload_reidentification": Parts(
+        figures={
+            "matched": figures_attacks_uploads.matched, "reconstructed": figures_attacks_uploads.reconstructed,
+            "pictures": figures_attacks_uploads.pictures, "repeated": figures_attacks_uploads.repeated,
+        },
+        pinned={"repeats": "", "attacker": ""},
+        shown=("matched", "matched_10", "matched_label", "class_read", "epsilon_value", "epsilon_proved"),
+    ),
+    "43_latent_inversion": Parts(
+        figures={
+            "curves": figures_attacks_latents.curves, "columns": figures_attacks_latents.columns,
+            "attacks": figures_attacks_latents.attacks, "structure": figures_attacks_latents.structure,
+            "defences": figures_attacks_latents.defences,
+        },
+        pinned={"column": "", "part": ""}, hidden=("column_gain", "resemblance_part"),
+        shown=("leak", "number_r2", "category_gain", "linked", "resemblance", "association_across"),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

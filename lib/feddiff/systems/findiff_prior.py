@@ -30,6 +30,8 @@ COARSE, FINE = 8, 40
 LEAST = 4.0
 # Edges are kept when their dependence stands so many standard deviations out of the noise.
 STANDS_OUT = 2.0
+# Deviations of a cell below so many standard deviations of its noise count as noise.
+SHRINKAGE = 1.0
 SCALINGS = 20
 # Bound on the ratio of a pair's potential to what the label alone implies: margins with noise may admit no fit at all.
 STRONGEST = 200.0
@@ -251,7 +253,7 @@ def _fitted(
 def shrunk(noisy: torch.Tensor, expected: torch.Tensor, std: float) -> torch.Tensor:
     """Return the table whose deviations from `expected` are shrunk by the share that noise has in each, all > 0."""
     off = noisy - expected
-    kept = (1 - std**2 / off.square().clamp(min=1e-12)).clamp(min=0)
+    kept = (1 - (SHRINKAGE * std) ** 2 / off.square().clamp(min=1e-12)).clamp(min=0)
     return torch.maximum(expected + kept * off, 0.02 * expected).clamp(min=1e-3)
 
 
