@@ -65,7 +65,7 @@ def test_one_label_a_client_reveals_the_client(setting):
 
 
 def test_the_label_embedding_moves_less_with_one_label_a_client(setting):
-    config = details.recipe(**SMALL | dict(R=8, B=200))
+    config = details.recipe(**SMALL | dict(R=4, B=200))
     drift = {}
     for kind in ("iid", "label"):
         spread = details.spread(setting, kind, "c", 2)
