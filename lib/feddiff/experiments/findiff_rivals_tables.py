@@ -122,6 +122,7 @@ def _words(row: dict) -> dict:
 def settings(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return what every method was given and spent, by data set, method and budget; for reading with who sees rows."""
     part = whole(frame)
+    part = part[part["method"].isin(TRUST)]
     full = tables.summarise(part[part["name"].isin(SETTINGS)], ["dataset", "method", "epsilon"])
     short = tables.wide(full.assign(half_width=0.0, n=full["n"].clip(upper=1)))
     short.insert(2, "who sees rows", [trust(method) for method in short["method"]])
