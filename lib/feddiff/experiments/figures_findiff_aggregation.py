@@ -1,0 +1,115 @@
+"""Figures of server optimisers and client optimiser states (notebook 13), each a function of a long records frame."""
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from feddiff.experiments import style
+from feddiff.experiments.figures_findiff_clients import ARMS, PANELS
+from feddiff.experiments.figures_pfdm import half, means, runs
+
+# Label `strategy` -> (what a reader sees, colour)
+STRATEGIES = {
+    "FedAvg": ("FedAvg", "#000000"), "FedProx": ("FedProx", "#E69F00"), "FedAdam": ("FedAdam", "#0072B2"),
+    "FedYogi": ("FedYogi", "#009E73"), "FedAdam_planted": ("FedAdam, planted rate 1", "#D55E00"),
+}
+POLICIES = {"adam_reset": "Adam reset each round\nless Adam kept", "sgd": "SGD\nless Adam kept"}
+METRICS = {"pair_trends": "pair trends", "roc_auc": "ROC AUC", "held_out_loss": "held-out loss\n(left is better)"}
+TRACES = (
+    ("held_out_loss_trace", "inf", "held-out loss\nno DP"),
+    ("held_out_loss_trace", "1", "held-out loss\nε = 1"),
+    ("move_norm_trace", "1", "global move\nε = 1"),
+    ("weight_norm_trace", "1", "weight norm\nε = 1"),
+)
+
+
+@style.styled
+def strategies(frame) -> Figure:
+    """Draw fidelity, utility and attack risk of the server optimisers; rows are metrics, columns data sets (F10)."""
+    tables = {}
+    for metric, (name, where) in PANELS.items():
+        where = {label: text for label, text in where.items() if label != "method"}
+        tables[name] = means(frame, metric, ["strategy", "budget", "partition"], policy="adam_keep", **where)
+    names = sorted(set(frame["dataset"]))
+    present = [name for name in STRATEGIES if name in set(tables["pair trends"]["strategy"]) and "planted" not in name]
+    figure, axes = style.canvas(style.WIDTH, 1.5 * len(tables) + 0.8, len(tables), len(names), sharey="row")
+    seen = {}
+    for line, (title, table) in zip(axes, tables.items(), strict=True):
+        for panel, dataset in zip(line, names, strict=True):
+            for index, (arm, (text, colour, marker, dashed)) in enumerate(ARMS.items()):
+                own = table[(table["dataset"] == dataset) & (table["budget"] == arm[0])]
+                own = own[(own["partition"] == arm[1]) & own["strategy"].isin(present)]
+                face = "white" if dashed else colour
+                look = dict(color=colour, marker=marker, linestyle="none", markerfacecolor=face)
+                for row in own.itertuples():
+                    panel.errorbar(present.index(row.strategy) + 0.14 * (index - 1.5), row.mean, yerr=half(row), **look)
+                if len(own):
+                    seen[arm] = Line2D([], [], label=text, **look)
+            panel.set_xticks(range(len(present)), [STRATEGIES[name][0] for name in present], rotation=20)
+            if title == next(iter(tables)):
+                panel.set_title(dataset)
+        line[0].set_ylabel(title)
+    handles = [seen[arm] for arm in ARMS if arm in seen]
+    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
+def traces(frame) -> Figure:
+    """Draw held-out loss, move and weight norm over the local steps, by category; columns are data sets (F27)."""
+    names = sorted(set(frame["dataset"]))
+    figure, axes = style.canvas(style.WIDTH, 6.2, len(TRACES), len(names), sharex=True, sharey="row")
+    for line, (metric, epsilon, title) in zip(axes, TRACES, strict=True):
+        table = means(frame, metric, ["strategy", "steps"], policy="adam_keep", partition="by_category",
+                      epsilon=epsilon)
+        for panel, dataset in zip(line, names, strict=True):
+            for strategy, (_, colour) in STRATEGIES.items():
+                own = table[(table["dataset"] == dataset) & (table["strategy"] == strategy)]
+                own = own.assign(steps=own["steps"].astype(int)).sort_values("steps")
+                panel.plot(own["steps"], own["mean"], color=colour, linestyle="--" if "planted" in strategy else "-")
+            panel.set_yscale("log")
+            if line is axes[0]:
+                panel.set_title(dataset)
+            if line is axes[-1]:
+                panel.set_xlabel("local steps of a client")
+        line[0].set_ylabel(title)
+    handles = [
+        Line2D([], [], color=colour, linestyle="--" if "planted" in name else "-", label=text)
+        for name, (text, colour) in STRATEGIES.items()
+    ]
+    handles.append(Line2D([], [], linestyle="none", label="mean over seeds, by category"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@style.styled
+def states(frame) -> Figure:
+    """Draw what resetting Adam, or SGD, changes against Adam kept, by server optimiser and paired by seed (F44)."""
+    looks = style.colours(frame["dataset"])
+    tables = {metric: means(frame, f"{metric}_difference", ["strategy", "epsilon", "of"], minus="adam_keep")
+              for metric in METRICS}
+    known = tables["pair_trends"]
+    lines = [(s, e) for s in STRATEGIES for e in ("inf", "1")
+             if len(known[(known["strategy"] == s) & (known["epsilon"] == e)])]
+    height = 0.11 * len(lines) * max(2, len(looks)) * len(POLICIES) + 1.4
+    figure, axes = style.canvas(style.WIDTH, height, len(POLICIES), len(METRICS), sharey=True, sharex="col")
+    for row, (policy, title) in zip(axes, POLICIES.items(), strict=True):
+        for panel, (metric, name) in zip(row, METRICS.items(), strict=True):
+            table = tables[metric][tables[metric]["of"] == policy]
+            panel.axvline(0, color="black", linewidth=0.7)
+            for index, (dataset, (colour, marker)) in enumerate(looks.items()):
+                for own in table[table["dataset"] == dataset].itertuples():
+                    place = lines.index((own.strategy, own.epsilon)) + 0.2 * (index - (len(looks) - 1) / 2)
+                    panel.errorbar(own.mean, place, xerr=half(own), color=colour, marker=marker, linestyle="none",
+                                   markersize=3.5)
+            panel.xaxis.set_major_locator(MaxNLocator(4))
+            if row is axes[-1]:
+                panel.set_xlabel(f"difference in {name}")
+        row[0].set_yticks(range(len(lines)), [f"{s}, {'no DP' if e == 'inf' else 'ε = 1'}" for s, e in lines])
+        row[0].set_ylim(len(lines) - 0.5, -0.5)
+        row[0].set_ylabel(title, fontweight="bold")
+    handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
+    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
