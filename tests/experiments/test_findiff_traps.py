@@ -93,7 +93,7 @@ def test_the_federated_anchor_records_errors_and_both_readings(new_run, setting)
     run = new_run()
     config = anchors.federated_config(2.0, rows=120, rounds=4, hidden=(8, 8))
     errors = anchors.federated(run, setting, config, state="keep")
-    assert list(errors) == [1, 2, 3, 4] and config.B == 2 and config.freeze_condition
+    assert sum(anchors.unseen(setting)) in (0, 1) and list(errors) == [1, 2, 3, 4] and config.B == 2 and config.freeze_condition
     shapes = {row["labels"]["read"]: row["value"] for row in run._metrics.values() if row["name"] == "sdv_shapes"}
     assert shapes["right"] > shapes["as_text"] + 0.2
 

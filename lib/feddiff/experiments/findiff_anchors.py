@@ -74,7 +74,9 @@ def federated(
     column binned between its own extremes, as in the authors' report.
     """
     pick = numpy_generator(setting.seed, "anchor").permutation(len(setting.test))
-    watched = setting.test.select(pick[:HELD_OUT])
+    # A held-out row with a category that no training row has cannot be encoded (trap D6 is what theirs would do).
+    known = pick[~unseen(setting).to_numpy()[pick]]
+    watched = setting.test.select(known[:HELD_OUT])
     model = findiff.train(setting.clients, replace(config, seed=setting.seed), progress=False, monitor=watched)
     errors = {row.round + 1: row.held_out_loss for row in model.history.itertuples()}
     for step, error in errors.items():
@@ -89,6 +91,15 @@ def federated(
         name for name in setting.train.features if setting.train.kinds[name] == "categorical"][:len(MISREAD)]
     report(run, setting.train, *misread(real, synthetic, wrong), anchor="federated", read="as_text", **labels)
     return errors
+
+
+def unseen(setting: study.Federation) -> pd.Series:
+    """Return which held-out rows hold a category that no training row has, shape (rows,), bool."""
+    lost = pd.Series(False, index=setting.test.frame.index)
+    for name in setting.train.features:
+        if setting.train.kinds[name] == "categorical":
+            lost |= ~setting.test.frame[name].isin(setting.train.frame[name])
+    return lost
 
 
 def misread(real: pd.DataFrame, synthetic: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -103,15 +103,6 @@ def largest_jump(rows: int, batch: int) -> float:
     return max(abs(divisor(n + 1, batch) - divisor(n, batch)) / divisor(n, batch) for n in sizes)
 
 
-def unseen(setting: study.Federation) -> int:
-    """Return how many held-out rows hold a category that no training row has (each would take a wrong token, D6)."""
-    lost = pd.Series(False, index=setting.test.frame.index)
-    for name in setting.train.features:
-        if setting.train.kinds[name] == "categorical":
-            lost |= ~setting.test.frame[name].isin(setting.train.frame[name])
-    return int(lost.sum())
-
-
 def frozen_share(model: findiff.FinDiffRun) -> float:
     """Return the share of parameters that the authors' DP mode does not train (time MLP, label embedding)."""
     sizes = {name: p.numel() for name, p in model.network.named_parameters()}
@@ -149,7 +140,7 @@ def model_traps(run: records.Run, setting: study.Federation, config: findiff.Fin
                      for _ in range(2))
     run.metric("trap", frozen_share(first), trap="D3")
     run.metric("trap", len(first.privacy["outside"]), trap="D5")
-    run.metric("trap", unseen(setting), trap="D6")
+    run.metric("trap", int(anchors.unseen(setting).sum()), trap="D6")
     run.metric("trap", condition_rows(torch.zeros(5, 1, dtype=torch.int64)), trap="D8")
     run.metric("trap", per_tensor_norm([p.shape for p in first.network.parameters() if p.requires_grad]), trap="D9")
     run.metric("trap", len(run.parameters), trap="D10")
