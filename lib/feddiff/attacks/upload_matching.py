@@ -74,16 +74,11 @@ def match(
     whole = truth.shape == (len(y),) and np.issubdtype(truth.dtype, np.integer)
     if not whole or truth.min() < 0 or truth.max() >= len(x):
         raise ValueError(f"truth must hold a position among the {len(x)} candidates for each of the {len(y)} uploads")
-    if labels is not None:
-        labels = tuple(np.asarray(side) for side in labels)
-        if labels[0].shape != (len(y),) or labels[1].shape != (len(x),):
-            raise ValueError("labels must be one for each upload and one for each candidate")
-        if not np.array_equal(labels[0], labels[1][truth]):
-            raise ValueError("labels of an upload and of its true candidate differ")
+    labels = _checked_labels(labels, len(y), len(x))
+    if labels is not None and not np.array_equal(labels[0], labels[1][truth]):
+        raise ValueError("labels of an upload and of its true candidate differ")
     ranks, posterior, best, allowed = [], [], [], []
-    for rows, scores in _log_likelihoods(y, x, alpha_bar):
-        if labels is not None:
-            scores = np.where(labels[0][rows, None] == labels[1], scores, -np.inf)
+    for rows, scores in _log_likelihoods(y, x, alpha_bar, labels):
         own = np.take_along_axis(scores, truth[rows, None], axis=1)
         ranks.append((scores >= own).sum(1))
         posterior.append(own[:, 0] - logsumexp(scores, axis=1))
@@ -128,19 +123,27 @@ def paired_membership(
 
 
 def expectation(
-    uploads: np.ndarray, candidates: np.ndarray, values: np.ndarray, *, alpha_bar: float
+    uploads: np.ndarray,
+    candidates: np.ndarray,
+    values: np.ndarray,
+    *,
+    alpha_bar: float,
+    labels: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Return E[value of the candidate | upload], (n, ...), for values (m, ...) of equally likely candidates.
 
     With the candidates' one-hot labels as values it is the probability of every class, with the candidates themselves
-    the reconstruction of least squared error for this prior.
+    the reconstruction of least squared error for this prior. labels: as in `match`; every label has a candidate.
     """
     y, x = _pair(uploads, candidates, alpha_bar)
     values = np.asarray(values, dtype=float)
     if len(values) != len(x):
         raise ValueError(f"{len(values)} values but {len(x)} candidates")
+    labels = _checked_labels(labels, len(y), len(x))
+    if labels is not None and not np.isin(labels[0], labels[1]).all():
+        raise ValueError("some upload has a label that no candidate has")
     flat, parts = values.reshape(len(values), -1), []
-    for _, scores in _log_likelihoods(y, x, alpha_bar):
+    for _, scores in _log_likelihoods(y, x, alpha_bar, labels):
         parts.append(np.exp(scores - logsumexp(scores, axis=1, keepdims=True)) @ flat)
     return np.concatenate(parts).reshape(len(y), *values.shape[1:])
 
@@ -148,11 +151,14 @@ def expectation(
 def gaussian_estimate(
     uploads: np.ndarray, mean: np.ndarray, covariance: np.ndarray, *, alpha_bar: float
 ) -> np.ndarray:
-    """Return E[x | upload] for x ~ N(mean, covariance), (n, d): Wiener's filter; d = one picture, flattened."""
+    """Return E[x | upload] for x ~ N(mean, covariance), (n, d): Wiener's filter; d = one picture, flattened.
+
+    mean: one (d,) for all, or one for each upload (n, d), such as that of its class.
+    """
     y = _flat(uploads, "uploads")
     _check_share(alpha_bar)
     signal = math.sqrt(alpha_bar)
-    gain = np.linalg.solve(alpha_bar * covariance + (1 - alpha_bar) * np.eye(len(mean)), signal * covariance)
+    gain = np.linalg.solve(alpha_bar * covariance + (1 - alpha_bar) * np.eye(y.shape[1]), signal * covariance)
     return mean + (y - signal * mean) @ gain
 
 
@@ -213,12 +219,26 @@ def best_test(distance: float, alpha_bar: float, fpr: float = 0.01) -> dict[str,
     return {"auc": float(norm.cdf(mu / math.sqrt(2))), "tpr": float(norm.cdf(mu + norm.ppf(fpr)))}
 
 
-def _log_likelihoods(y: np.ndarray, x: np.ndarray, alpha_bar: float) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield rows of uploads and log p(y | x) less what does not depend on x, (rows, candidates)."""
+def _log_likelihoods(
+    y: np.ndarray, x: np.ndarray, alpha_bar: float, labels: tuple[np.ndarray, np.ndarray] | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield rows of uploads and log p(y | x) less what does not depend on x, (rows, candidates); -inf: other label."""
     half = alpha_bar * np.einsum("md,md->m", x, x) / 2
     for start in range(0, len(y), CHUNK):
         rows = slice(start, start + CHUNK)
-        yield rows, (math.sqrt(alpha_bar) * (y[rows] @ x.T) - half) / (1 - alpha_bar)
+        scores = (math.sqrt(alpha_bar) * (y[rows] @ x.T) - half) / (1 - alpha_bar)
+        yield rows, scores if labels is None else np.where(labels[0][rows, None] == labels[1], scores, -np.inf)
+
+
+def _checked_labels(
+    labels: tuple[np.ndarray, np.ndarray] | None, uploads: int, candidates: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    if labels is None:
+        return None
+    found = tuple(np.asarray(side) for side in labels)
+    if found[0].shape != (uploads,) or found[1].shape != (candidates,):
+        raise ValueError("labels must be one for each upload and one for each candidate")
+    return found
 
 
 def _log_population(y: np.ndarray, reference: np.ndarray, alpha_bar: float) -> np.ndarray:
