@@ -89,8 +89,8 @@ def identify(run: records.Run, chosen: Pool, config: PFDMConfig, *, seed: int) -
     """Record how many uploads are matched to their picture among the candidates; return the matches.
 
     matched, matched_10: share with the true candidate first, or among the first ten. matched_label: among candidates
-    of the same label, which uploads carry in the clear. class_read: share whose class the public pictures tell, from
-    the picture alone. epsilon_proved: what the matches prove of epsilon of a picture.
+    of the same label, which uploads carry in the clear; label_gain: how much more that is. class_read: share whose
+    class the public pictures tell, from the picture alone. epsilon_proved: what the matches prove of its epsilon.
     """
     y, x = sent(config, chosen.truth, seed=seed).numpy(), noised_range(config, chosen.candidates)
     known, where = dict(alpha_bar=config.alpha_bar), place(config, chosen.candidates.shape[-1])
@@ -101,6 +101,7 @@ def identify(run: records.Run, chosen: Pool, config: PFDMConfig, *, seed: int) -
     run.metric("matched", found.top(1).value, **where)
     run.metric("matched_10", found.top(10).value, **where)
     run.metric("matched_label", told.top(1).value, **where)
+    run.metric("label_gain", told.top(1).value - found.top(1).value, **where)
     run.metric("matched_chance", found.chance(1), **where)
     run.metric("class_read", float(np.mean(odds.argmax(1) == chosen.labels[chosen.uploaded])), **where)
     run.metric("epsilon_proved", found.epsilon(config.delta), **where)
