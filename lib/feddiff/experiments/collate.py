@@ -20,7 +20,7 @@ from feddiff.experiments import figures_findiff_details, figures_findiff_large, 
 from feddiff.experiments import figures_findiff_aggregation, figures_findiff_rounds
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
-from feddiff.experiments import figures_attacks_uploads
+from feddiff.experiments import figures_attacks_images, figures_attacks_uploads
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
 from feddiff.experiments import figures_silofuse_autoencoders, figures_silofuse_joint, figures_silofuse_robustness
 from feddiff.experiments.frames import long_form, privacy_table, read_records
@@ -236,6 +236,13 @@ PARTS = {
             "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
             "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
         ),
+    ),
+    "41_membership_images": Parts(
+        figures={
+            "views": figures_attacks_images.views, "power": figures_attacks_images.power,
+            "groups": figures_attacks_images.groups, "memorised": figures_attacks_images.memorised,
+        },
+        pinned={"group": "all"}, hidden=("pictures_held",), shown=("membership_auc", "tpr_at_10_percent"),
     ),
     "44_upload_reidentification": Parts(
         figures={
