@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from feddiff.experiments import claims, files, scales, style, tables
-from feddiff.experiments import figures_attacks_latents
+from feddiff.experiments import figures_attacks_copies, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
 from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
@@ -260,6 +260,10 @@ PARTS = {
         },
         pinned={"column": "", "part": ""}, hidden=("column_gain", "resemblance_part"),
         shown=("leak", "number_r2", "category_gain", "linked", "resemblance", "association_across"),
+    ),
+    "46_copy_detectors_are_not_privacy": Parts(
+        figures={"releases": figures_attacks_copies.releases},
+        hidden=("exact_copies", "recovered_holdout"),
     ),
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(

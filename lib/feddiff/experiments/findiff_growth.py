@@ -7,12 +7,15 @@ size beyond what it held after a tiny warm-up run, when the library itself is in
 """
 
 import multiprocessing
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import process_time
 
 import numpy as np
+import pandas as pd
 import torch
 
 from feddiff.data import partitions, tables
@@ -28,13 +31,12 @@ COSTS = ("prepare_cpu_ms", "round_cpu_ms", "step_cpu_ms", "sample_cpu_ms", "tabl
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One measured configuration: `rows` of the data set (with replacement beyond its size), `clients`, `width`.
+    """One measured configuration: `rows` of a table (with replacement beyond its size), `clients`, `width`.
 
     recipe: "ours" (a logit for each category) or "paper" (two coordinates for each categorical column). rounds of
     `updates` local updates are timed; the noise multiplier is fixed, for the accountant's time is not the question.
     """
 
-    dataset: str
     rows: int
     clients: int = 5
     width: int = 128
@@ -65,11 +67,14 @@ def resampled(table: tables.Table, rows: int, seed: int) -> tables.Table:
     return table.select(np.sort(generator.integers(len(table), size=rows)))
 
 
-def cost(point: Point) -> dict[str, float]:
-    """Return COSTS and sizes of one point, measured in this process (see `measure` for one of its own)."""
-    _warm_up(point.config())
+def cost(point: Point, rows: tables.Table, file: Path) -> dict[str, float]:
+    """Return COSTS and sizes of one point, measured in this process (see `measure` for one of its own).
+
+    file: the point's rows as Parquet, read here so that their memory counts; rows: what they are, an empty Table.
+    """
+    _warm_up(point.config(), file.with_name("warm-up.parquet"))
     before = provenance.peak_memory_bytes()
-    table = resampled(tables.load(point.dataset), point.rows, point.seed)
+    table = replace(rows, frame=pd.read_parquet(file))
     members = [table.select(part) for part in
                partitions.iid(len(table), point.clients, numpy_generator(point.seed, "partition"))]
     found = {"table_megabytes": (provenance.peak_memory_bytes() - before) / MEGABYTE}
@@ -95,32 +100,39 @@ def cost(point: Point) -> dict[str, float]:
     }
 
 
-def _warm_up(config: findiff.FinDiffConfig) -> None:
-    """Train and sample once on a table of 150 rows, so that the pages of the library count for no point."""
+def _warm_up(config: findiff.FinDiffConfig, file: Path) -> None:
+    """Read, train and sample once on a table of 150 rows, so that the pages of the libraries count for no point."""
+    table = tables.load("iris")
+    table.frame.to_parquet(file)
     tiny = replace(config, R=1, S=1, B=32, hidden=(8,), T=30)
-    findiff.train([tables.load("iris")], tiny, progress=False).sample(10, seed=0)
+    findiff.train([replace(table, frame=pd.read_parquet(file))], tiny, progress=False).sample(10, seed=0)
 
 
-def _alone(point: Point) -> dict[str, float]:
+def _alone(point: Point, rows: tables.Table, file: Path) -> dict[str, float]:
     torch.set_num_threads(1)
-    return cost(point)
+    return cost(point, rows, file)
 
 
 def measure(
-    run: records.Run, point: Point, *, axis: str, known: dict[str, float] | None = None
+    run: records.Run, table: tables.Table, point: Point, *, axis: str, known: dict[str, float] | None = None
 ) -> dict[str, float]:
     """Measure a point in a process of its own and record it under an axis; `known`: what it cost, measured before."""
-    found = known
-    if found is None:
-        context = multiprocessing.get_context(START)
-        if START == "forkserver":
-            context.set_forkserver_preload([__name__])
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found = pool.submit(_alone, point).result()
+    found = _in_own_process(table, point) if known is None else known
     labels = dict(axis=axis, rows=point.rows, clients=point.clients, width=point.width, recipe=point.recipe)
     for name, value in found.items():
         run.metric(name, value, **labels)
     return found
+
+
+def _in_own_process(table: tables.Table, point: Point) -> dict[str, float]:
+    context = multiprocessing.get_context(START)
+    if START == "forkserver":
+        context.set_forkserver_preload([__name__])
+    with tempfile.TemporaryDirectory() as folder:
+        file, own = Path(folder) / "rows.parquet", resampled(table, point.rows, point.seed)
+        own.frame.to_parquet(file)
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_alone, point, own.select(np.arange(0)), file).result()
 
 
 def growth(run: records.Run, axis: str, sizes: Sequence[float], found: Sequence[dict[str, float]]) -> dict[str, float]:

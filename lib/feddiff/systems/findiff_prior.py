@@ -22,7 +22,7 @@ from feddiff.privacy.calibration import share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
 
 # Shares of the prior's part of the budget that its three releases take with a tree.
-HISTOGRAMS, SELECTION, EDGES = 0.3, 0.25, 0.45
+HISTOGRAMS, SELECTION, EDGES = 0.5, 0.15, 0.35
 # Rows per cell of a pair's table, in standard deviations of its noise, that groups of levels aim at: to choose, to fit.
 CHOICE_OVER_NOISE, FIT_OVER_NOISE = 4.0, 2.0
 COARSE, FINE = 8, 40
@@ -30,8 +30,8 @@ COARSE, FINE = 8, 40
 LEAST = 4.0
 # Edges are kept when their dependence stands so many standard deviations out of the noise.
 STANDS_OUT = 2.0
-# Deviations of a cell below so many standard deviations of its noise count as noise.
-SHRINKAGE = 1.0
+# Deviations below so many standard deviations of their noise count as noise: in tables of pairs, with the label.
+SHRINKAGE, LABEL_SHRINKAGE = 2.0, 1.0
 SCALINGS = 20
 # Bound on the ratio of a pair's potential to what the label alone implies: margins with noise may admit no fit at all.
 STRONGEST = 200.0
@@ -97,8 +97,8 @@ def measure(
 
     one_way = [(lambda c, y, j=j: (y, c[:, j]), (classes, k)) for j, k in enumerate(levels)]
     what = f"prior: {len(levels)} histograms given the label"
-    noisy, _ = releases.counts(one_way, ratio(HISTOGRAMS if tree else 1.0), what)
-    tables = consistent(noisy)
+    noisy, std = releases.counts(one_way, ratio(HISTOGRAMS if tree else 1.0), what)
+    tables = [smoothed(table, std, ordinal=o) for table, o in zip(consistent(noisy), ordinal)]
     unary = torch.cat([torch.log(table / table.sum(1, keepdim=True)) for table in tables], dim=1)
     if not tree or len(levels) < 2:
         return Potentials(unary.float())
@@ -123,6 +123,44 @@ def consistent(noisy: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         rows = torch.stack([_norm_sub(row, float(total)) for row, total in zip(table, totals)]).clamp(min=0.5)
         fitted.append(rows * (totals / rows.sum(1))[:, None])
     return fitted
+
+
+def smoothed(table: torch.Tensor, std: float, *, ordinal: bool) -> torch.Tensor:
+    """Return the table (classes, levels) whose dependence on the label is shrunk by its share of noise; totals stay.
+
+    Levels of few rows would otherwise tell classes apart by noise alone. What shrinks are the deviations from the
+    table without dependence: of each level, or for ordered levels their Haar coefficients (Donoho & Johnstone 1994),
+    so that neighbours support each other. std: of the noise in a cell.
+    """
+    totals = table.sum(1, keepdim=True)
+    share = totals / totals.sum()
+    expected = share * table.sum(0)
+    basis = _haar(table.shape[1]) if ordinal else torch.eye(table.shape[1], dtype=table.dtype)
+    deviation = std * ((1 - share) ** 2 + (len(share) - 1) * share**2).sqrt()
+    kept = _kept((table - expected) @ basis.T, LABEL_SHRINKAGE * deviation) @ basis
+    fitted = torch.maximum(expected + kept, 0.02 * expected)
+    return fitted * totals / fitted.sum(1, keepdim=True)
+
+
+def _kept(deviations: torch.Tensor, noise: torch.Tensor | float) -> torch.Tensor:
+    return deviations * (1 - noise**2 / deviations.square().clamp(min=1e-12)).clamp(min=0)
+
+
+def _haar(levels: int) -> torch.Tensor:
+    """Return an orthonormal basis (levels, levels): a constant, then halves of halves against each other."""
+    rows = [torch.full((levels,), levels**-0.5, dtype=torch.float64)]
+    waiting = [(0, levels)]
+    while waiting:
+        start, stop = waiting.pop()
+        if stop - start < 2:
+            continue
+        middle = (start + stop) // 2
+        left, right = middle - start, stop - middle
+        row = torch.zeros(levels, dtype=torch.float64)
+        row[start:middle], row[middle:stop] = (right / left) ** 0.5, -((left / right) ** 0.5)
+        rows.append(row / (left + right) ** 0.5)
+        waiting += [(start, middle), (middle, stop)]
+    return torch.stack(rows)
 
 
 def _norm_sub(counts: torch.Tensor, total: float) -> torch.Tensor:
@@ -252,9 +290,7 @@ def _fitted(
 
 def shrunk(noisy: torch.Tensor, expected: torch.Tensor, std: float) -> torch.Tensor:
     """Return the table whose deviations from `expected` are shrunk by the share that noise has in each, all > 0."""
-    off = noisy - expected
-    kept = (1 - (SHRINKAGE * std) ** 2 / off.square().clamp(min=1e-12)).clamp(min=0)
-    return torch.maximum(expected + kept * off, 0.02 * expected).clamp(min=1e-3)
+    return torch.maximum(expected + _kept(noisy - expected, SHRINKAGE * std), 0.02 * expected).clamp(min=1e-3)
 
 
 def without_third(
