@@ -14,7 +14,7 @@ MILLION = 1e6
 AXES = {"rows": "rows of all clients", "clients": "clients", "width": "width of the hidden layer"}
 SHOWN = (
     ("prepare_cpu_ms", "before training (CPU s)", 1e-3), ("step_cpu_ms", "a local step (CPU ms)", 1),
-    ("round_cpu_ms", "a round of 5 updates a client (CPU s)", 1e-3), ("peak_megabytes", "peak memory (MB)", 1),
+    ("round_cpu_ms", "a round, 5 updates each (CPU s)", 1e-3), ("peak_megabytes", "peak memory (MB)", 1),
 )
 
 
@@ -46,7 +46,7 @@ def cost(frame: pd.DataFrame) -> Figure:
                     panel.plot(x, y, color=colour, linestyle=(0, (4, 2)), linewidth=0.9)
                     extrapolated = True
             panel.set_xscale("log")
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.1 * panel.get_ylim()[1])
             if axis != "rows":
                 places = sorted(set(table["place"]))
                 panel.set_xticks(places, [f"{place:.0f}" for place in places])
@@ -57,7 +57,7 @@ def cost(frame: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, (c, m) in looks.items()]
     if extrapolated:
         handles.append(Line2D([], [], color=style.GREY, linestyle=(0, (4, 2)), linewidth=0.9,
-                              label="extrapolated: straight line through the points"))
+                              label="extrapolated: straight line in rows (the axis is logarithmic)"))
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
