@@ -82,7 +82,7 @@ def test_local_updates_end_to_end(settings, new_run):
     assert found["none", "iid", "steps", 1]["bytes_sent"] == 4 * found["none", "iid", "steps", 4]["bytes_sent"]
     run.save()
     frame = load_records("12_findiff_local_updates", "quick")
-    for name in ("updates", "communication", "interaction"):
+    for name in ("updates", "communication", "interaction", "interaction_rounds"):
         assert getattr(figures_findiff_rounds, name)(frame).axes
     with pytest.raises(NothingToDraw):
         figures_findiff_rounds.updates(frame[frame["name"] != "roc_auc"])

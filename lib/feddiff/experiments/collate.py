@@ -91,6 +91,7 @@ PARTS = {
         figures={
             "updates": figures_findiff_rounds.updates, "communication": figures_findiff_rounds.communication,
             "interaction": figures_findiff_rounds.interaction,
+            "interaction_rounds": figures_findiff_rounds.interaction_rounds,
         },
         pinned={"classifier": "boosting"}, hidden=("held_out_loss_trace", "move_norm_trace", "weight_norm_trace"),
         shown=(

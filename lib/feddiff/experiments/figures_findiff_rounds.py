@@ -79,32 +79,40 @@ def communication(frame: pd.DataFrame) -> Figure:
 
 
 @style.styled
-def interaction(frame: pd.DataFrame) -> Figure:
-    """Draw the change for ten times as many local updates, at random, by category, and their difference (F9)."""
+def _slopes(frame: pd.DataFrame, regime: str) -> Figure:
     looks = style.colours(frame["dataset"])
-    lines = [(b, r) for b in ("none", "epsilon") for r in REGIMES]
-    texts = [f"{'no DP' if b == 'none' else 'ε = 1'}, {REGIMES[r]}" for b, r in lines]
-    figure, axes = style.canvas(style.WIDTH, 4.4, 3, len(SLOPES), sharey=True, sharex="col")
+    lines = {"none": "no DP", "epsilon": "ε = 1"}
+    figure, axes = style.canvas(style.WIDTH, 3.9, 3, len(SLOPES), sharey=True)
     drawn = []
     rows = (("slope", "iid", "at random"), ("slope", "by_category", "by category"),
             ("interaction", "", "at random less\nby category"))
     for row, (kind, partition, title) in zip(axes, rows, strict=True):
         for panel, (metric, name) in zip(row, SLOPES.items(), strict=True):
             where = {"partition": partition} if partition else {}
-            table = means(frame, f"{metric}_{kind}", ["budget", "regime"], **where)
+            table = means(frame, f"{metric}_{kind}", ["budget"], regime=regime, **where)
             drawn.append(table)
             panel.axvline(0, color="black", linewidth=0.7)
             for index, (dataset, (colour, marker)) in enumerate(looks.items()):
                 for own in table[table["dataset"] == dataset].itertuples():
-                    place = lines.index((own.budget, own.regime)) + 0.18 * (index - (len(looks) - 1) / 2)
+                    place = list(lines).index(own.budget) + 0.2 * (index - (len(looks) - 1) / 2)
                     panel.errorbar(own.mean, place, xerr=half(own), color=colour, marker=marker, linestyle="none")
             panel.xaxis.set_major_locator(MaxNLocator(4))
             if kind == "interaction":
-                panel.set_xlabel(f"change of {name}\nfor ten times S")
-        row[0].set_yticks(range(len(lines)), texts)
-        row[0].set_ylim(len(lines) - 0.5, -0.5)
+                panel.set_xlabel(f"{name},\nchange for ten times S, {REGIMES[regime]}")
+        row[0].set_yticks(range(len(lines)), list(lines.values()))
+        row[0].set_ylim(len(lines) - 0.4, -0.6)
         row[0].set_ylabel(title, fontweight="bold")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], linestyle="none", label=runs(*drawn)))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
+
+
+def interaction(frame: pd.DataFrame) -> Figure:
+    """Draw the change for ten times as many local updates at R * S fixed, and its interaction with the split (F9)."""
+    return _slopes(frame, "steps")
+
+
+def interaction_rounds(frame: pd.DataFrame) -> Figure:
+    """Draw the same at R fixed, where more local updates are more training."""
+    return _slopes(frame, "rounds")
