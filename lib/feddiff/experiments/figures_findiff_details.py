@@ -63,6 +63,7 @@ def choices(frame: pd.DataFrame) -> Figure:
         line[0].set_title(title)
     for panel, (_, _, title) in zip(axes[-1], SCORES, strict=True):
         panel.set_xlabel(title)
+        panel.locator_params(axis="x", nbins=4)
     figure.legend(handles=_handles(looks, runs(*drawn)), loc="outside lower center", ncols=4)
     return figure
 
@@ -78,6 +79,7 @@ def frozen(frame: pd.DataFrame) -> Figure:
         keyed = table.assign(arm=[f"{row.condition} {row.epsilon}" for row in table.itertuples()])
         _points(panel, keyed, "arm", [" ".join(name) for name in names], looks)
         panel.set_xlabel(title)
+        panel.locator_params(axis="x", nbins=4)
     axes[0, 0].set_yticks(range(len(names)), [f"{'no DP' if e == 'inf' else f'ε = {e}'}, {c}" for c, e in names])
     figure.legend(handles=_handles(looks, runs(*tables)), loc="outside lower center", ncols=4)
     return figure
@@ -143,7 +145,7 @@ def scoring(frame: pd.DataFrame) -> Figure:
     short = {"copies": "training rows", "ours": "recipe “ours”", "paper": "recipe “paper”"}
     axes[0, 0].set_yticks(range(len(names)), [f"{short[m]}, on {'training' if w == 'training' else 'held-out'}"
                                               for m in short for w in ("training", "held_out")])
-    axes[0, 0].set(xlabel="pair trends, quantile bins", title="scored on")
+    axes[0, 0].set(xlabel="pair trends, quantile bins", title="scored on which rows")
     scores = ("accuracy_above_floor", "balanced_accuracy", "roc_auc")
     part = frame[frame["scored"] == "floor"]
     methods = [m for m in ("real", "ours", "paper", "majority") if (part["method"] == m).any()]
@@ -155,18 +157,18 @@ def scoring(frame: pd.DataFrame) -> Figure:
                 filled = colour if row.method in ("ours", "paper") else "white"
                 axes[0, 1].errorbar(x, row.mean, yerr=half(row), color=colour, linestyle="none", markerfacecolor=filled,
                                     marker={"real": "*", "ours": "o", "paper": "s", "majority": "_"}[row.method])
-    axes[0, 1].set_xticks(range(3), ["accuracy\nabove floor", "balanced\naccuracy", "ROC AUC"])
+    axes[0, 1].set_xticks(range(3), ["accuracy,\nless floor", "accuracy,\nbalanced", "AUC"])
     axes[0, 1].axhline(0, color=style.GREY, linewidth=0.8)
-    axes[0, 1].set_title("three readings of utility")
+    axes[0, 1].set_title("readings of utility")
     away = means(_label(frame, "copied"), "distance_mean", ["copied"])
     order = ["0", "0.5", "1", "held_out"]
     _points(axes[0, 2], away[away["copied"].isin(order)], "copied", order, looks)
     axes[0, 2].set_yticks(range(4), ["synthetic", "half copies", "all copies", "fresh real rows"])
-    axes[0, 2].set(xlabel="mean distance to the\nclosest training record", title="distance read as privacy")
+    axes[0, 2].set(xlabel="mean distance to the\nclosest training record", title="copies and distance")
     marks = {"real": "*", "ours": "o", "paper": "s", "majority": "_"}
     handles = [Line2D([], [], color=c, marker="o", linestyle="none", label=name) for name, (c, _) in looks.items()]
     handles += [Line2D([], [], color=style.GREY, marker=marks[m], linestyle="none",
-                       label=f"middle: {style.method_name(m)}") for m in methods]
+                       label=f"utility: {style.method_name(m)}") for m in methods]
     handles.append(Line2D([], [], linestyle="none", label=runs(table, *tables, away)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
