@@ -15,7 +15,7 @@ LOSSES = {
     "held_out_loss": "held-out loss at the end\n(lower is better)",
     "bytes_to_target": "bytes to the loss\nthat all reach",
 }
-SLOPES = {"pair_trends": "pair trends", "roc_auc": "ROC AUC", "held_out_loss": "held-out loss (lower is better)"}
+SLOPES = {"pair_trends": "pair trends", "roc_auc": "ROC AUC", "held_out_loss": "held-out loss (left is better)"}
 
 
 def _curves(panel, table: pd.DataFrame, seen: dict) -> None:
@@ -96,14 +96,14 @@ def _slopes(frame: pd.DataFrame, regime: str) -> Figure:
                 for own in table[table["dataset"] == dataset].itertuples():
                     place = list(lines).index(own.budget) + 0.2 * (index - (len(looks) - 1) / 2)
                     panel.errorbar(own.mean, place, xerr=half(own), color=colour, marker=marker, linestyle="none")
-            panel.xaxis.set_major_locator(MaxNLocator(4))
+            panel.xaxis.set_major_locator(MaxNLocator(3))
             if kind == "interaction":
-                panel.set_xlabel(f"{name},\nchange for ten times S, {REGIMES[regime]}")
+                panel.set_xlabel(f"{name},\nchange for ten times S")
         row[0].set_yticks(range(len(lines)), list(lines.values()))
         row[0].set_ylim(len(lines) - 0.4, -0.6)
         row[0].set_ylabel(title, fontweight="bold")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
-    handles.append(Line2D([], [], linestyle="none", label=runs(*drawn)))
+    handles.append(Line2D([], [], linestyle="none", label=f"{REGIMES[regime]}; {runs(*drawn)}"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
