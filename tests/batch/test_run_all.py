@@ -117,8 +117,15 @@ def test_each_command_runs_its_module(machine, arguments, ran):
 
 
 def test_test_alone_runs_both_suites(machine):
+    for name in ("00_first", "39_x", "40_y", "90_last"):
+        (machine.root / "notebooks").mkdir(exist_ok=True)
+        (machine.root / f"notebooks/{name}.ipynb").touch()
     lines = machine.start("test").stdout.splitlines()
-    assert lines == ["ran: -m pytest tests", "ran: -m pytest --nbval-lax --nbval-current-env notebooks"]
+    nbval = "ran: -m pytest --nbval-lax --nbval-current-env"
+    assert lines == [
+        "ran: -m pytest tests", f"{nbval} notebooks/40_y.ipynb notebooks/90_last.ipynb",
+        f"{nbval} notebooks/00_first.ipynb notebooks/39_x.ipynb",
+    ], "every notebook once"
 
 
 @pytest.mark.parametrize("failing", ["tests", "nbval"])
@@ -126,7 +133,7 @@ def test_a_failure_of_either_suite_fails_the_command(machine, failing):
     machine.inside(fails=failing)
     done = machine.start("test")
     assert done.returncode == 1
-    assert len(done.stdout.splitlines()) == 2, "the other suite is reported all the same"
+    assert len(done.stdout.splitlines()) == 3, "the other suite is reported all the same"
 
 
 def test_help_and_unknown_commands_need_no_environment(machine):

@@ -22,7 +22,7 @@ from feddiff.privacy.calibration import share_of_budget
 from feddiff.privacy.ledger import PrivacyLedger
 
 # Shares of the prior's part of the budget that its three releases take with a tree.
-HISTOGRAMS, SELECTION, EDGES = 0.5, 0.15, 0.35
+HISTOGRAMS, SELECTION, EDGES = 0.7, 0.1, 0.2
 # Rows per cell of a pair's table, in standard deviations of its noise, that groups of levels aim at: to choose, to fit.
 CHOICE_OVER_NOISE, FIT_OVER_NOISE = 4.0, 2.0
 COARSE, FINE = 8, 40
