@@ -5,7 +5,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -251,18 +250,19 @@ def test_this_environment_is_the_tested_one():
     assert environment.differences(ROOT) == []
 
 
-def test_a_second_start_takes_less_than_five_seconds():
+def test_a_second_start_takes_less_than_five_seconds_of_a_core():
     stamp = ROOT / ".venv" / "feddiff.stamp"
     if Path(sys.prefix) == stamp.parent:
         # Otherwise this would be a first start: `./run_all.sh test` makes it, a bare pytest after an edit does not.
         assert stamp.read_text().strip() == environment.stamp(ROOT), "start ./run_all.sh once, then this test"
-    begin = time.monotonic()
+    before = os.times()
     done = subprocess.run(
         [str(ROOT / "run_all.sh"), "test", "--version"], env={**os.environ, "VIRTUAL_ENV": sys.prefix},
         capture_output=True, text=True, timeout=60, check=False,
     )
     assert "pytest" in done.stdout + done.stderr
-    assert time.monotonic() - begin < 5
+    after = os.times()  # CPU time: what else the machine does is no matter of the start
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 5
 
 
 def test_differences_are_found(tmp_path):

@@ -12,7 +12,7 @@ from feddiff.experiments.frames import order
 PANELS = (
     ((("reconstruction_mean", "#0072B2", "o", "mean of columns"), ("reconstruction_worst", "#56B4E9", "v", "worst")),
      "reconstruction\n(1 is perfect)"),
-    ((("resemblance", "#0072B2", "o", ""),), "resemblance\n(0–100, higher is better)"),
+    ((("resemblance", "#0072B2", "o", ""),), "resemblance (0–100,\nhigher is better)"),
     ((("association_across", "#0072B2", "o", ""),), "association error across\nsilos (lower is better)"),
     ((("known_rows_leak", "#D55E00", "s", ""),), "read by one who knows\na few rows (1: all)"),
 )
@@ -32,7 +32,7 @@ def widths(frame: pd.DataFrame) -> Figure:
 @style.styled
 def variants(frame: pd.DataFrame) -> Figure:
     """Draw the same for kinds of autoencoders (S28)."""
-    return _series(frame, "variant", VARIANTS, "autoencoder")
+    return _series(frame, "variant", VARIANTS, "autoencoder", joined=False)
 
 
 @style.styled
@@ -42,25 +42,28 @@ def steps(frame: pd.DataFrame) -> Figure:
     return _series(frame, "ae_steps", {count: f"{int(count):,}" for count in counts}, "steps of each autoencoder")
 
 
-def _series(frame: pd.DataFrame, series: str, choices: dict[str, str], label: str) -> Figure:
+def _series(frame: pd.DataFrame, series: str, choices: dict[str, str], label: str, joined: bool = True) -> Figure:
+    """Draw a row of panels a data set; joined: the choices have an order, and lines follow it."""
     tables = {name: means(frame, name, ["series", "choice"], series=series)
               for metrics, _ in PANELS for name, *_ in metrics}
     names = sorted(set(tables["resemblance"]["dataset"]))
     choices = {name: text for name, text in choices.items() if (tables["resemblance"]["choice"] == name).any()}
     figure, axes = style.canvas(style.WIDTH, 1.95 * len(names) + 0.75, len(names), len(PANELS))
-    for line, dataset in zip(axes, names, strict=True):
+    for number, (line, dataset) in enumerate(zip(axes, names, strict=True)):
         for panel, (metrics, title) in zip(line, PANELS, strict=True):
             for index, (name, colour, marker, _) in enumerate(metrics):
                 own = tables[name][(tables[name]["dataset"] == dataset) & tables[name]["choice"].isin(list(choices))]
                 own = own.assign(place=[list(choices).index(text) for text in own["choice"]]).sort_values("place")
                 shift = 0.1 * (index - (len(metrics) - 1) / 2)
                 panel.errorbar(own["place"] + shift, own["mean"], yerr=[half(row) for row in own.itertuples()],
-                               color=colour, marker=marker, linewidth=0.8, elinewidth=1.4)
+                               color=colour, marker=marker, linewidth=0.8 if joined else 0, elinewidth=1.4)
                 _lines(panel, frame, name, dataset)
-            panel.set_xticks(range(len(choices)), list(choices.values()), rotation=30 if len(choices) > 3 else 0)
+            crowded = len("".join(choices.values())) > 12
+            panel.set_xticks(range(len(choices)), list(choices.values()), rotation=30 if crowded else 0)
             panel.set_xlim(-0.4, len(choices) - 0.6)
-            panel.set_ylabel(title)
-        line[0].set_title(dataset)
+            if number == 0:
+                panel.set_title(title, fontsize="small", fontweight="normal")
+        line[0].set_ylabel(dataset, fontweight="bold")
     axes[-1, 0].set_xlabel(label)
     handles = [Line2D([], [], color=c, marker=m, label=text) for name, c, m, text in PANELS[0][0]]
     handles += [Line2D([], [], color=c, dashes=dashes, linewidth=0.9, label=text) for text, c, dashes in LINES.values()]
@@ -98,7 +101,7 @@ def generalisation(frame: pd.DataFrame) -> Figure:
             panel.set_xticks(range(len(hidden)), hidden)
             panel.set_xlim(-0.4, len(hidden) - 0.6)
             panel.set_ylabel(title)
-        line[0].set_title(f"{dataset}, few rows")
+        line[0].set_title(f"{dataset}, few rows", loc="left")
     for panel in axes[-1]:
         panel.set_xlabel("hidden width")
     handles = [Line2D([], [], color=c, marker=m, label=text) for text, c, m in ROWS.values()]
