@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 from scipy.stats import norm
 
@@ -93,8 +94,9 @@ def membership(
     """Return log of the likelihood ratio "one of these uploads shows this record" to "none does", (records,).
 
     The uploads are shuffled: it is the mean over them of p(y | record) / p(y), p(y) that of a picture drawn from
-    `reference`: public pictures, or all that the adversary has, the records among them. None: the mean of p(y | record)
-    alone, a weak attack, since an upload that is likely under every picture then counts for all of them.
+    `reference`: public pictures, or all that the adversary has, the records among them (half the weight has a picture
+    like these, half one from the Gaussian of their mean and covariance). None: the mean of p(y | record) alone, a weak
+    attack, since an upload that is likely under every picture then counts for all of them.
     """
     y, x = _pair(uploads, records, alpha_bar)
     if reference is None:
@@ -242,9 +244,20 @@ def _checked_labels(
 
 
 def _log_population(y: np.ndarray, reference: np.ndarray, alpha_bar: float) -> np.ndarray:
+    """Return log p(y) less what does not depend on the picture, (n,): half a reference picture noised, half Gaussian.
+
+    The pictures alone have nothing to say of an upload far from all of them; their mean and covariance have.
+    """
     x = _pair(y, reference, alpha_bar)[1]
     parts = [logsumexp(scores, axis=1) for _, scores in _log_likelihoods(y, x, alpha_bar)]
-    return np.concatenate(parts) - math.log(len(x))
+    near = np.concatenate(parts) - math.log(len(x))
+    mean, covariance = moments(x)
+    d, noise = len(mean), 1 - alpha_bar
+    root = np.linalg.cholesky(alpha_bar * covariance + noise * np.eye(d))
+    far = solve_triangular(root, (y - math.sqrt(alpha_bar) * mean).T, lower=True)
+    shared = np.einsum("nd,nd->n", y, y) / (2 * noise) + d / 2 * math.log(noise)
+    broad = shared - np.square(far).sum(0) / 2 - np.log(np.diag(root)).sum()
+    return np.logaddexp(near, broad) - math.log(2)
 
 
 def _pair(uploads: np.ndarray, pictures: np.ndarray, alpha_bar: float) -> tuple[np.ndarray, np.ndarray]:

@@ -91,9 +91,9 @@ def predictor(model: Denoiser) -> attack.PredictNoise:
 
 
 def white_box(
-    model: Denoiser, pictures: torch.Tensor, labels: torch.Tensor, *, seed: int, draws: int = 10
+    model: Denoiser, pictures: torch.Tensor, labels: torch.Tensor, *, seed: int, draws: int
 ) -> dict[str, np.ndarray]:
-    """Return attack -> scores of pictures by loss with fixed noises, SecMI and PIA, higher = member."""
+    """Return attack -> scores of pictures by loss with `draws` fixed noises, SecMI and PIA, higher = member."""
     asked = (predictor(model), pictures, labels, model.schedule)
     noises = attack.fixed_noises(pictures.shape[1:], draws, torch_generator(seed, "attack", "noises"))
     return {
@@ -129,7 +129,7 @@ def record(run: records.Run, played: Game, found: dict[str, np.ndarray], *, seed
 
 
 def on_uploads(model: PFDMRun, played: Game) -> dict[str, np.ndarray]:
-    """Return the likelihood ratio of pictures given all uploads, shuffled; the pictures themselves are its population.
+    """Return the likelihood ratio of pictures given all uploads, shuffled; its population is these pictures.
 
     "likelihood": without that population, a weaker attack.
     """
@@ -151,7 +151,7 @@ def noised_queries(setting: Setting, model: PFDMRun, played: Game, client: int) 
 
 
 def with_shadows(
-    setting: Setting, config: PFDMConfig, played: Game, target: np.ndarray, *, seed: int, shadows: int,
+    setting: Setting, config: PFDMConfig, played: Game, target: np.ndarray, *, seed: int, draws: int, shadows: int,
     device: str = "cpu", progress: bool = True,
 ) -> np.ndarray:
     """Return the likelihood ratio of each picture from `shadows` models, each trained as a local one is, on half.
@@ -171,7 +171,7 @@ def with_shadows(
     apart = replace(setting, clients=clients, identity=f"{setting.identity} shadows={shadows} of {len(pictures)}")
     trained = study.baseline(apart, "local_range_clip" if config.clip_mixing else "local_range", config, device=device,
                              progress=progress)
-    scores = np.stack([white_box(trained.models[client.name], pictures, labels, seed=seed)["loss"]
+    scores = np.stack([white_box(trained.models[client.name], pictures, labels, seed=seed, draws=draws)["loss"]
                        for client in clients])
     return attack.likelihood_ratio(target, scores, inside)
 

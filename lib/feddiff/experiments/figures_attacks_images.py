@@ -19,6 +19,8 @@ VIEWS = {
     "centralised": "centralised model, equal epochs",
     "centralised_long": "centralised model, 10/3 of the epochs",
 }
+# Views that (epsilon, delta) of a picture covers: a noised query is an upload, which whoever asks already holds.
+COVERED = ("global", "uploads")
 # Label `attack` -> what a reader sees, colour, marker.
 ATTACKS = {
     "loss": ("loss, fixed noises", "#0072B2", "o"),
@@ -32,7 +34,7 @@ ATTACKS = {
 GROUPS = {"majority": ("classes with many pictures", "#56B4E9", "o"),
           "minority": ("classes with few pictures", "#D55E00", "s")}
 SAMPLERS = {"global": "global model, against uploads", "local": "local model alone", "composed": "PFDM, composed"}
-CRITERIA = {"ratio": "d1 / d2 < 1/3", "extraction": "d1 < half the mean of 50 nearest"}
+CRITERIA = {"ratio": "d1 / d2 < 1/3", "extraction": "d1 < ½ mean of 50 nearest"}
 
 
 @style.styled
@@ -100,8 +102,7 @@ def memorised(frame: pd.DataFrame) -> Figure:
                                    textcoords="offset points", fontsize=6.5)
             panel.set_title(f"{dataset}: {words}")
             panel.set_xlabel("share of samples")
-            panel.set_xlim(0)
-            panel.margins(x=0.2)
+            panel.set_xlim(0, max(0.02, 1.3 * max(table["mean"].max() for table in found.values())))
         line[0].set_yticks(range(len(rows)), [f"{SAMPLERS[sampler]}, $t_0$={t0}" for sampler, t0 in rows])
         line[0].set_ylim(len(rows) - 0.5, -0.5)
     handles = [Line2D([], [], color=colour, linewidth=5, label=name) for name, colour in sides.values()]
@@ -128,8 +129,8 @@ def _dots(frame: pd.DataFrame, metric: str, words: str, chance: float, bound: st
             if allowed is not None:
                 limit = allowed[(allowed["dataset"] == dataset) & (allowed["t0"] == t0)]["mean"]
                 for value in limit:
-                    covered = [shown.index(view) for view in ("global", "global_noised", "uploads") if view in shown]
-                    panel.vlines(value, min(covered) - 0.4, max(covered) + 0.4, color="black", linewidth=1.4)
+                    for place in (shown.index(view) for view in COVERED if view in shown):
+                        panel.vlines(value, place - 0.35, place + 0.35, color="black", linewidth=1.6)
             _finish(panel, f"{dataset}, $t_0$={t0}", shown, chance)
             panel.set_xlabel(words)
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name)
