@@ -67,19 +67,17 @@ def test_held_out_rows_have_known_categories(settings):
 
 def test_local_updates_end_to_end(settings, new_run):
     run = new_run(notebook="12_findiff_local_updates", scale="quick")
-    found, histories = {}, {}
-    for budget, epsilon in (("epsilon", 1.0), ("none", None)):
-        for partition in settings:
-            for (regime, count), config in study.grid(BASE, total=4, updates=[1, 4], rounds=2, more=[1, 2]).items():
-                key = budget, partition, regime, count
-                found[key], histories[key] = study.measure(
-                    run, settings[partition], replace(config, epsilon=epsilon), budget=budget,
-                    epsilon=epsilon or "inf", partition=partition, regime=regime, local_updates=count)
-            curve = {key[3]: own for key, own in histories.items() if key[:3] == (budget, partition, "steps")}
-            study.to_target(run, curve, budget=budget, epsilon=epsilon or "inf", partition=partition, regime="steps")
-        own = {key[1:]: scores for key, scores in found.items() if key[0] == budget}
-        assert len(study.interaction(run, own, budget=budget, epsilon=epsilon or "inf")) == 6
-    assert found["none", "iid", "steps", 1]["bytes_sent"] == 4 * found["none", "iid", "steps", 4]["bytes_sent"]
+    found, histories, labels = {}, {}, dict(budget="none", epsilon="inf")
+    for partition, setting in settings.items():
+        for (regime, count), config in study.grid(BASE, total=4, updates=[1, 4], rounds=2, more=[1, 2]).items():
+            key = partition, regime, count
+            found[key], histories[key] = study.measure(
+                run, setting, replace(config, epsilon=None), partition=partition, regime=regime, local_updates=count,
+                **labels)
+        curve = {key[2]: own for key, own in histories.items() if key[:2] == (partition, "steps")}
+        study.to_target(run, curve, partition=partition, regime="steps", **labels)
+    assert len(study.interaction(run, found, **labels)) == 6
+    assert found["iid", "steps", 1]["bytes_sent"] == 4 * found["iid", "steps", 4]["bytes_sent"]
     run.save()
     frame = load_records("12_findiff_local_updates", "quick")
     for name in ("updates", "communication", "interaction", "interaction_rounds"):
@@ -97,7 +95,8 @@ def test_aggregation_end_to_end(settings, new_run):
         for strategy, own in (aggregation.STRATEGIES | aggregation.PLANTED).items():
             config = replace(BASE, epsilon=epsilon, strategy=own)
             found[budget, strategy], history = study.measure(
-                run, setting, config, attacks=20, policy="adam_keep", strategy=strategy, **labels)
+                run, setting, config, attacks=20, released=strategy in aggregation.STRATEGIES, policy="adam_keep",
+                strategy=strategy, **labels)
             aggregation.alarm(run, history, start, policy="adam_keep", strategy=strategy, **labels)
         for policy in ("adam_reset", "sgd"):
             config = replace(BASE, epsilon=epsilon, **aggregation.POLICIES[policy])
@@ -137,6 +136,6 @@ def test_the_late_slope_is_per_round_and_in_per_cent():
 
 
 def test_tuning_scores_every_candidate_at_every_budget(settings):
-    frame = aggregation.tune(settings["iid"], BASE, [{}, dict(lr=1e-9)], [1.0, None])
-    assert list(frame.columns) == ["candidate", "1", "inf", "sum"] and len(frame) == 2
+    frame = aggregation.tune(settings["iid"], replace(BASE, R=6), [{}, dict(lr=1e-9)], [50.0, None])
+    assert list(frame.columns) == ["candidate", "50", "inf", "sum"] and len(frame) == 2
     assert frame["sum"][0] < frame["sum"][1], "a learning rate of nothing is worse"

@@ -56,19 +56,23 @@ def trace(run: records.Run, history: pd.DataFrame, *, local_steps: int, **labels
 
 
 def measure(
-    run: records.Run, setting: Federation, config: findiff.FinDiffConfig, *, attacks: int = 0, **labels
+    run: records.Run, setting: Federation, config: findiff.FinDiffConfig, *, attacks: int = 0, released: bool = True,
+    **labels,
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Train, trace and judge a configuration; record scores, held-out losses and bytes; return them and the history.
 
-    attacks: how many of each anonymity game are played against the release (0: none).
+    attacks: how many of each anonymity game are played against the release (0: none). released=False draws and judges
+    no rows: a model that has diverged may have none.
     """
     model = watched(setting, config)
     history = model.history
     trace(run, history, local_steps=config.S, **labels)
-    release = model.sample(setting.rows, seed=setting.seed)
-    scores = study.judge(run, setting, release, copies=False, **labels)
-    if attacks:
-        study.attack(run, setting, release, attacks=attacks, **labels)
+    scores = {}
+    if released:
+        release = model.sample(setting.rows, seed=setting.seed)
+        scores = study.judge(run, setting, release, copies=False, **labels)
+        if attacks:
+            study.attack(run, setting, release, attacks=attacks, **labels)
     told = {
         "held_out_loss": float(history["held_out_loss"].iloc[-1]),
         "best_held_out_loss": float(history["held_out_loss"].min()),
