@@ -54,7 +54,7 @@ class CellCodec:
             raise ValueError(f"cells must be >= 2, got {self.cells!r}")
         for column in self.base.columns:
             if isinstance(column, NumericColumn) and column.numerics != "quantile-ties":
-                raise ValueError(f"column {column.name!r}: cells need numerics='quantile-ties', got {column.numerics!r}")
+                raise ValueError(f"column {column.name!r}: cells need quantile-ties, got numerics={column.numerics!r}")
 
     @cached_property
     def edges(self) -> tuple[np.ndarray, ...]:

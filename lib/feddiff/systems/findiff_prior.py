@@ -221,9 +221,10 @@ def _chosen(
     scored = []
     for (i, j), table in zip(pairs, noisy):
         expected = _expected(_within(tables[i], coarse[i]), _within(tables[j], coarse[j]))
-        weight = 1 / (expected + std)
-        dependence = float((((table - expected) ** 2 - std**2) * weight).sum())
-        if dependence > STANDS_OUT * std**2 * float((2 * weight**2).sum().sqrt()):
+        # Without dependence a cell varies by the privacy noise and by the sampling of rows (a Poisson count).
+        variance, weight = std**2 + expected, 1 / (expected + std)
+        dependence = float((((table - expected) ** 2 - variance) * weight).sum())
+        if dependence > STANDS_OUT * float((2 * (variance * weight) ** 2).sum().sqrt()):
             scored.append((dependence, i, j))
     return spanning(m, scored)
 
@@ -273,7 +274,8 @@ def _fitted(
         small, large = sorted(edge, key=lambda j: tables[j].shape[1])
         first = min(FINE, tables[small].shape[1], max(2, int(math.sqrt(budget))))
         most = {small: first, large: min(FINE, max(2, int(budget / first)))}
-        grouped.append(tuple(groups(tables[j].sum(0), ordinal=ordinal[j], most=most[j], least=LEAST * std) for j in edge))
+        least = LEAST * std
+        grouped.append(tuple(groups(tables[j].sum(0), ordinal=ordinal[j], most=most[j], least=least) for j in edge))
     noisy, std = releases.counts(_pair_tables(edges, grouped), ratio, f"prior: {len(edges)} tables of pairs on a tree")
     offsets = [0]
     for table in tables:
