@@ -136,7 +136,7 @@ def _scores_of_report(panel, frame: pd.DataFrame, looks: dict) -> None:
 def scoring(frame: pd.DataFrame) -> Figure:
     """Draw what scoring does: on training or held-out rows (F41), accuracy's floor (F42), distance as privacy (F43)."""
     looks = style.colours(frame["dataset"])
-    figure, axes = style.canvas(style.WIDTH, 3.1, 1, 3, width_ratios=(1.1, 1, 1))
+    figure, axes = style.canvas(style.WIDTH, 3.1, 1, 3, width_ratios=(1.0, 1.15, 0.9))
     judged = _label(frame, "judged_on")
     table = means(judged, "pair_trends_quantile", ["method", "judged_on"])
     names = [f"{m} {w}" for m in ("copies", "ours", "paper") for w in ("training", "held_out")]
@@ -157,7 +157,7 @@ def scoring(frame: pd.DataFrame) -> Figure:
                 filled = colour if row.method in ("ours", "paper") else "white"
                 axes[0, 1].errorbar(x, row.mean, yerr=half(row), color=colour, linestyle="none", markerfacecolor=filled,
                                     marker={"real": "*", "ours": "o", "paper": "s", "majority": "_"}[row.method])
-    axes[0, 1].set_xticks(range(3), ["accuracy,\nless floor", "accuracy,\nbalanced", "AUC"])
+    axes[0, 1].set_xticks(range(3), ["accuracy\n− floor", "balanced\naccuracy", "AUC"])
     axes[0, 1].axhline(0, color=style.GREY, linewidth=0.8)
     axes[0, 1].set_title("readings of utility")
     away = means(_label(frame, "copied"), "distance_mean", ["copied"])
