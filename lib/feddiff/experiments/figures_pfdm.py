@@ -87,14 +87,15 @@ def sheet_height(sheet: dict[str, np.ndarray], width: float = 0.73 * style.WIDTH
     return width * len(sheet) * (tall + 1) / (n * (wide + 1))
 
 
-def log_axis(axes) -> None:
-    """Make the x axis logarithmic, its ticks plain numbers."""
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
+def log_axis(axes, which: str = "x") -> None:
+    """Make the x or y axis of `axes` logarithmic, its ticks plain numbers."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axis.get_view_interval()
     # Beyond a factor of 200 labels of three ticks a decade run into each other.
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def epsilon(value: float) -> str:

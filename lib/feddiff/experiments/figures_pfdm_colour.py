@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from feddiff.data.image_known import CIFAR_CLASSES
 from feddiff.experiments import pfdm_reported, style
@@ -168,10 +167,7 @@ def steps(frame: pd.DataFrame) -> Figure:
                 panel.axhline(line.mean, color=style.METHODS[line.method][1], dashes=ALONE[line.method],
                               linewidth=1.1)
             if metric == "frechet":
-                panel.set_yscale("log")
-                panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-                panel.yaxis.set_minor_formatter(NullFormatter())
+                log_axis(panel, "y")
             panel.set_xticks(range(len(places)), [_spent(frame, dataset, t0) for t0 in places])
             panel.set_xlim(-0.4, len(places) - 0.6)
             panel.set_xlabel("$t_0$; below it ε of a value, of a pixel, of a picture")

@@ -6,10 +6,9 @@ Each is a function of a long records frame.
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import chosen, epsilon, half, means, runs
+from feddiff.experiments.figures_pfdm import chosen, epsilon, half, log_axis, means, runs
 from feddiff.experiments.frames import order
 
 # Unit of `pfdm_privacy_study.RADII` -> colour.
@@ -139,7 +138,7 @@ def frontier(frame: pd.DataFrame) -> Figure:
                 panel.set_ylabel(GROUPS[group])
                 panel.axvline(10, color=style.GREY, linewidth=0.7, dashes=(1, 2))
                 if metric == "frechet":
-                    _plain_log(panel.yaxis)
+                    log_axis(panel, "y")
                 if group == "majority":
                     panel.set_xlabel("ε of a picture, exact (log scale)")
                 else:
@@ -156,13 +155,6 @@ def _starts(found: pd.DataFrame) -> list[Line2D]:
     present = [start for start in STARTS if (found["start"] == start).any()]
     return [Line2D([], [], color=STARTS[start][1], marker=STARTS[start][2], label=f"from {STARTS[start][0]}")
             for start in present]
-
-
-def _plain_log(axis) -> None:
-    """Make an axis logarithmic with numbers as they are, not powers of ten."""
-    axis.axes.set_xscale("log") if axis.axis_name == "x" else axis.axes.set_yscale("log")
-    axis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
 
 
 def _lines_of_starts(panel, found: pd.DataFrame, at: dict) -> None:
@@ -239,8 +231,8 @@ def variants(frame: pd.DataFrame) -> Figure:
             for point in own.itertuples():
                 _, colour, marker = STARTS[point.start]
                 panel.errorbar(point.mean, place, xerr=half(point), color=colour, marker=marker, linestyle="none")
-        _plain_log(panel.xaxis)
-        panel.set(xlabel="Fréchet distance, classes with few pictures (log scale, lower is better)")
+        log_axis(panel)
+        panel.set(xlabel="Fréchet distance, classes with few pictures\n(log scale, lower is better)")
         panel.set_title(dataset)
     labels = [f"{cell_name(row.t0, row.C)} (ε {epsilon(row.epsilon)}): {VARIANTS[row.variant]}"
               for row in rows.itertuples()]
