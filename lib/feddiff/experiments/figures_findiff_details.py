@@ -145,7 +145,7 @@ def scoring(frame: pd.DataFrame) -> Figure:
     short = {"copies": "training rows", "ours": "recipe “ours”", "paper": "recipe “paper”"}
     axes[0, 0].set_yticks(range(len(names)), [f"{short[m]}, on {'training' if w == 'training' else 'held-out'}"
                                               for m in short for w in ("training", "held_out")])
-    axes[0, 0].set(xlabel="pair trends, quantile bins", title="scored on which rows")
+    axes[0, 0].set(xlabel="pair trends, quantile bins", title="scored on")
     scores = ("accuracy_above_floor", "balanced_accuracy", "roc_auc")
     part = frame[frame["scored"] == "floor"]
     methods = [m for m in ("real", "ours", "paper", "majority") if (part["method"] == m).any()]
@@ -164,7 +164,7 @@ def scoring(frame: pd.DataFrame) -> Figure:
     order = ["0", "0.5", "1", "held_out"]
     _points(axes[0, 2], away[away["copied"].isin(order)], "copied", order, looks)
     axes[0, 2].set_yticks(range(4), ["synthetic", "half copies", "all copies", "fresh real rows"])
-    axes[0, 2].set(xlabel="mean distance to the\nclosest training record", title="copies and distance")
+    axes[0, 2].set(xlabel="mean distance to\nthe nearest training row", title="copies, distance")
     marks = {"real": "*", "ours": "o", "paper": "s", "majority": "_"}
     handles = [Line2D([], [], color=c, marker="o", linestyle="none", label=name) for name, (c, _) in looks.items()]
     handles += [Line2D([], [], color=style.GREY, marker=marks[m], linestyle="none",
