@@ -29,7 +29,8 @@ def releases(frame: pd.DataFrame) -> Figure:
     tables = {name: means(frame, name, ["release", "source"]) for metrics, *_ in PANELS for name, *_ in metrics}
     # The toy is the same whatever data set stands beside it.
     names = sorted(set(tables["recovered"]["dataset"]))
-    cases = [("toy", names[0]), *(("table", name) for name in names if (tables["recovered"]["source"] == "table").any())]
+    real = names if (tables["recovered"]["source"] == "table").any() else []
+    cases = [("toy", names[0]), *(("table", name) for name in real)]
     figure, axes = style.canvas(style.WIDTH, 1.75 * len(cases) + 0.7, len(cases), len(PANELS), sharey=True)
     places = {name: -index for index, name in enumerate(RELEASES)}
     for line, (source, dataset) in zip(axes, cases, strict=True):

@@ -30,9 +30,9 @@ ATTACKS = (
     ("insider", "{known} known rows, first silo colludes", "#CC79A7", "D"),
     ("insider_floor", "the same without latents (floor)", style.GREY, "X"),
     ("unpaired", "unpaired public rows", "#009E73", "^"),
-    ("unpaired_control", "control", style.GREY, "X"),
+    ("unpaired_control", "control: guesses of other rows", style.GREY, "X"),
     ("marginals", "public marginals, a column a silo", "#E69F00", "P"),
-    ("marginals_control", "control", style.GREY, "X"),
+    ("marginals_control", "control: guesses of other rows", style.GREY, "X"),
 )
 STRUCTURE = {
     "distance_correlation": "distances: rank correlation",
@@ -147,7 +147,7 @@ def structure(frame: pd.DataFrame) -> Figure:
             panel.errorbar(row.mean, -place - shift, xerr=half(row), color=colour, marker=marker, elinewidth=1.4)
     panel.set_yticks([-place for place in range(len(tables))], [STRUCTURE[name] for name in tables])
     panel.set_xlim(-0.04, 1.04)
-    panel.set_xlabel("0: as by chance, 1: perfectly")
+    panel.set_xlabel("0: nothing, 1: perfectly")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
