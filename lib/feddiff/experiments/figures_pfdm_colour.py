@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from feddiff.data.image_known import CIFAR_CLASSES
 from feddiff.experiments import pfdm_reported, style
