@@ -19,7 +19,8 @@ HOW = dict(scale="quick", delta=1e-5, changes=TINY)
 # What each method is worth in the drawn figures; only their order matters.
 WORTH = {"independent": 0.6, "given_label": 0.7, "copula": 0.8, "gan_linear": 0.65, "gan_conv": 0.62, "tab_ddpm": 0.82,
          "dp_marginals": 0.55, "dp_given_label": 0.68, "dp_copula": 0.78, "privbayes": 0.6, "privbayes_gaussian": 0.7,
-         "dp_gan": 0.5, "ours": 0.72, "centralised": 0.75, "local": 0.66}
+         "dp_gan": 0.5, "ours": 0.72, "centralised": 0.75, "local": 0.66,
+         "strongest": 0.74, "strongest_start": 0.73}
 
 
 def table(rows=150):

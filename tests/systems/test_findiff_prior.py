@@ -296,7 +296,7 @@ def test_bad_priors_are_refused(changes, words):
 
 @pytest.mark.parametrize("epsilon", [0.2, 1.0, 10.0])
 def test_strongest_spends_its_whole_budget_on_the_tree_the_labels_and_training(epsilon):
-    config = findiff.strongest(epsilon=epsilon, B=32, R=2, S=2, T=20, hidden=(16,))
+    config = findiff.strongest(epsilon=epsilon, B=32, R=2, S=2, T=40, hidden=(16,))
     assert config.prior == "tree" and config.label_marginals == "private"
     run = findiff.train(members(), config, progress=False)
     assert 0.97 * epsilon < run.privacy["epsilon"] <= epsilon

@@ -21,7 +21,10 @@ from feddiff.systems import copula, dp_gan, findiff, gan_tables, privbayes, tabd
 
 PRIVATE = (
     "dp_marginals", "dp_given_label", "dp_copula", "privbayes", "privbayes_gaussian", "dp_gan", "ours", "centralised",
+    "strongest", "strongest_start",
 )
+# The recipe whose denoiser starts at a private tree of marginals, and that start without training: what DP-SGD adds.
+DIFFUSION = ("ours", "centralised", "local", "strongest", "strongest_start")
 FREE = ("independent", "given_label", "copula", "gan_linear", "gan_conv", "tab_ddpm", "ours", "centralised")
 HEADLINE = ("column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc")
 # A column of thousands of levels is a logit, a cell and a pixel for each: such tables get fewer rows, and no pictures.
@@ -72,11 +75,11 @@ def release(
 ) -> Drawn:
     """Return what `method` (of TRUST) releases of the setting's training rows, at `epsilon` or without DP (None).
 
-    client: whose rows "local" has. changes: method -> changes of its settings at this scale ("diffusion": all three).
+    client: whose rows "local" has. changes: method -> changes of its settings at this scale ("diffusion": all of them).
     """
     if method not in TRUST or (method == "local") != (client is not None):
         raise ValueError(f"method must be one of {', '.join(TRUST)}, and only 'local' has a client, got {method!r}")
-    own = (changes or {}).get("diffusion" if method in ("ours", "centralised", "local") else method, {})
+    own = (changes or {}).get("diffusion" if method in DIFFUSION else method, {})
     begun, private, seconds = time.perf_counter(), epsilon is not None, None
     if method in study.FREE or method in study.PRIVATE:
         frame, statement = study.floor(setting, method, epsilon=epsilon, delta=delta)
@@ -123,12 +126,21 @@ def _network(setting: Federation, method: str, config: Any, progress: bool) -> t
     return module.from_state(entry.state, frame, config, kinds=kinds), entry.seconds
 
 
+def _diffusion_recipe(method: str, scale: str, epsilon: float | None, delta: float, changes: dict) -> Any:
+    if method == "strongest":
+        return findiff.strongest(epsilon=epsilon, scale=scale, delta=delta, **changes)
+    if method == "strongest_start":
+        other = {name: value for name, value in changes.items() if name not in ("R", "S", "lr", "ema")}
+        return findiff.strongest_start(epsilon=epsilon, scale=scale, delta=delta, **other)
+    return findiff.ours(epsilon=epsilon, scale=scale, delta=delta, **changes)
+
+
 def _diffusion(
     setting: Federation, method: str, epsilon: float | None, delta: float, scale: str, client: int | None,
     changes: dict, progress: bool,
 ) -> Drawn:
     part = view(setting, method, client)
-    config = findiff.ours(epsilon=epsilon, scale=scale, delta=delta, **changes)
+    config = _diffusion_recipe(method, scale, epsilon, delta, changes)
     model, seconds = study.timed(part, config, progress=progress)
     known = {
         "rows_seen": sum(len(rows) for rows in part.clients), "training_steps": config.R * config.S,

@@ -13,6 +13,7 @@ FEDERATED, CURATOR, ALONE = "clients keep their rows", "a curator sees all rows"
 TRUST = {
     "independent": FEDERATED, "given_label": FEDERATED, "copula": FEDERATED,
     "dp_marginals": FEDERATED, "dp_given_label": FEDERATED, "dp_copula": FEDERATED, "ours": FEDERATED,
+    "strongest": FEDERATED, "strongest_start": FEDERATED,
     "centralised": CURATOR, "privbayes": CURATOR, "privbayes_gaussian": CURATOR, "dp_gan": CURATOR,
     "gan_linear": CURATOR, "gan_conv": CURATOR, "tab_ddpm": CURATOR, "local": ALONE,
 }

@@ -19,6 +19,8 @@ WIDTH, COLUMN = 7.0, 3.4
 METHODS = {
     "real": ("real training rows", "#000000", "*"),
     "ours": ("diffusion, recipe “ours”", "#0072B2", "o"),
+    "strongest": ("diffusion from a private tree", "#0072B2", "D"),
+    "strongest_start": ("private tree, no training", "#56B4E9", "D"),
     "paper": ("diffusion, recipe “paper”", "#D55E00", "s"),
     "bias_only": ("histogram start, no training", "#56B4E9", "v"),
     "dp_given_label": ("DP histograms given the label", "#009E73", "^"),

@@ -44,12 +44,12 @@ from feddiff.federation.client import Client, LocalTraining, flat_weights, load_
 from feddiff.federation.rounds import Federation
 from feddiff.federation.strategies import Server, Strategy
 from feddiff.seeds import numpy_generator, torch_generator
-from feddiff.systems.findiff_config import FinDiffConfig, bias_only, ours, paper, strongest
+from feddiff.systems.findiff_config import FinDiffConfig, bias_only, ours, paper, strongest, strongest_start
 from feddiff.systems.findiff_privacy import ClientRows, Prepared, Public, PublicKnowledge, prepare
 
 __all__ = [
     "FinDiffConfig", "FinDiffRun", "PublicKnowledge", "Strategy", "bias_only", "from_state", "ours", "paper",
-    "strongest", "train",
+    "strongest", "strongest_start", "train",
 ]
 
 SAMPLE_CHUNK = 1000

@@ -135,9 +135,12 @@ def smoothed(table: torch.Tensor, std: float, *, ordinal: bool) -> torch.Tensor:
     totals = table.sum(1, keepdim=True)
     share = totals / totals.sum()
     expected = share * table.sum(0)
-    basis = _haar(table.shape[1]) if ordinal else torch.eye(table.shape[1], dtype=table.dtype)
-    deviation = std * ((1 - share) ** 2 + (len(share) - 1) * share**2).sqrt()
-    kept = _kept((table - expected) @ basis.T, LABEL_SHRINKAGE * deviation) @ basis
+    noise = LABEL_SHRINKAGE * std * ((1 - share) ** 2 + (len(share) - 1) * share**2).sqrt()
+    if ordinal:
+        basis = _haar(table.shape[1])
+        kept = _kept((table - expected) @ basis.T, noise) @ basis
+    else:
+        kept = _kept(table - expected, noise)
     fitted = torch.maximum(expected + kept, 0.02 * expected)
     return fitted * totals / fitted.sum(1, keepdim=True)
 
