@@ -8,13 +8,14 @@ from feddiff.experiments import style
 from feddiff.experiments.figures_findiff_clients import ARMS, PANELS
 from feddiff.experiments.figures_pfdm import half, means, runs
 
-# Label `strategy` -> (what a reader sees, colour)
+# Label `strategy` -> (what a reader sees, colour, line)
 STRATEGIES = {
-    "FedAvg": ("FedAvg", "#000000"), "FedProx": ("FedProx", "#E69F00"), "FedAdam": ("FedAdam", "#0072B2"),
-    "FedYogi": ("FedYogi", "#009E73"), "FedAdam_planted": ("FedAdam, planted rate 1", "#D55E00"),
+    "FedAvg": ("FedAvg", "#000000", "-"), "FedProx": ("FedProx", "#E69F00", "-"),
+    "FedAdam": ("FedAdam", "#0072B2", "-"), "FedYogi": ("FedYogi", "#009E73", ":"),
+    "FedAdam_planted": ("FedAdam, planted rate 1", "#D55E00", "--"),
 }
-POLICIES = {"adam_reset": "Adam reset each round\nless Adam kept", "sgd": "SGD\nless Adam kept"}
-METRICS = {"pair_trends": "pair trends", "roc_auc": "ROC AUC", "held_out_loss": "held-out loss\n(left is better)"}
+POLICIES = {"adam_reset": "Adam reset", "sgd": "SGD"}
+METRICS = {"pair_trends": "pair trends", "roc_auc": "ROC AUC", "held_out_loss": "held-out loss (left is better)"}
 TRACES = (
     ("held_out_loss_trace", "inf", "held-out loss\nno DP"),
     ("held_out_loss_trace", "1", "held-out loss\nε = 1"),
@@ -32,7 +33,8 @@ def strategies(frame) -> Figure:
         tables[name] = means(frame, metric, ["strategy", "budget", "partition"], policy="adam_keep", **where)
     names = sorted(set(frame["dataset"]))
     present = [name for name in STRATEGIES if name in set(tables["pair trends"]["strategy"]) and "planted" not in name]
-    figure, axes = style.canvas(style.WIDTH, 1.5 * len(tables) + 0.8, len(tables), len(names), sharey="row")
+    figure, axes = style.canvas(style.WIDTH, 1.5 * len(tables) + 0.8, len(tables), len(names), sharex=True,
+                                sharey="row")
     seen = {}
     for line, (title, table) in zip(axes, tables.items(), strict=True):
         for panel, dataset in zip(line, names, strict=True):
@@ -60,25 +62,31 @@ def traces(frame) -> Figure:
     """Draw held-out loss, move and weight norm over the local steps, by category; columns are data sets (F27)."""
     names = sorted(set(frame["dataset"]))
     figure, axes = style.canvas(style.WIDTH, 6.2, len(TRACES), len(names), sharex=True, sharey="row")
-    for line, (metric, epsilon, title) in zip(axes, TRACES, strict=True):
+    for index, (line, (metric, epsilon, title)) in enumerate(zip(axes, TRACES, strict=True)):
         table = means(frame, metric, ["strategy", "steps"], policy="adam_keep", partition="by_category",
                       epsilon=epsilon)
         for panel, dataset in zip(line, names, strict=True):
-            for strategy, (_, colour) in STRATEGIES.items():
+            for strategy, (_, colour, dashes) in STRATEGIES.items():
                 own = table[(table["dataset"] == dataset) & (table["strategy"] == strategy)]
                 own = own.assign(steps=own["steps"].astype(int)).sort_values("steps")
-                panel.plot(own["steps"], own["mean"], color=colour, linestyle="--" if "planted" in strategy else "-")
-            panel.set_yscale("log")
-            if line is axes[0]:
+                panel.plot(own["steps"], own["mean"], color=colour, linestyle=dashes)
+            if index == 0:
                 panel.set_title(dataset)
-            if line is axes[-1]:
+            if index == len(TRACES) - 1:
                 panel.set_xlabel("local steps of a client")
         line[0].set_ylabel(title)
+        if metric == "held_out_loss_trace":
+            # What has been planted lies orders of magnitude higher and would flatten the others: it leaves the axis.
+            inside = table[~table["strategy"].str.contains("planted")]["mean"]
+            margin = 0.08 * max(inside.max() - inside.min(), 0.01)
+            line[0].set_ylim(inside.min() - margin, inside.max() + margin)
+        else:
+            line[0].set_yscale("log")
     handles = [
-        Line2D([], [], color=colour, linestyle="--" if "planted" in name else "-", label=text)
-        for name, (text, colour) in STRATEGIES.items()
+        Line2D([], [], color=colour, linestyle=dashes, label=text) for text, colour, dashes in STRATEGIES.values()
     ]
-    handles.append(Line2D([], [], linestyle="none", label="mean over seeds, by category"))
+    told = "mean over seeds, by category;\nplanted: its loss leaves the axis"
+    handles.append(Line2D([], [], linestyle="none", label=told))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -94,7 +102,7 @@ def states(frame) -> Figure:
              if len(known[(known["strategy"] == s) & (known["epsilon"] == e)])]
     height = 0.11 * len(lines) * max(2, len(looks)) * len(POLICIES) + 1.4
     figure, axes = style.canvas(style.WIDTH, height, len(POLICIES), len(METRICS), sharey=True, sharex="col")
-    for row, (policy, title) in zip(axes, POLICIES.items(), strict=True):
+    for number, (row, (policy, title)) in enumerate(zip(axes, POLICIES.items(), strict=True)):
         for panel, (metric, name) in zip(row, METRICS.items(), strict=True):
             table = tables[metric][tables[metric]["of"] == policy]
             panel.axvline(0, color="black", linewidth=0.7)
@@ -104,8 +112,8 @@ def states(frame) -> Figure:
                     panel.errorbar(own.mean, place, xerr=half(own), color=colour, marker=marker, linestyle="none",
                                    markersize=3.5)
             panel.xaxis.set_major_locator(MaxNLocator(4))
-            if row is axes[-1]:
-                panel.set_xlabel(f"difference in {name}")
+            if number == len(POLICIES) - 1:
+                panel.set_xlabel(f"{name},\nless that of Adam kept")
         row[0].set_yticks(range(len(lines)), [f"{s}, {'no DP' if e == 'inf' else 'ε = 1'}" for s, e in lines])
         row[0].set_ylim(len(lines) - 0.5, -0.5)
         row[0].set_ylabel(title, fontweight="bold")
