@@ -1,11 +1,13 @@
 """Audits: statistical lower bounds on epsilon from the outcome of a membership game.
 
 Counts come from a decision rule that was fixed before these outcomes were seen (a threshold chosen on a separate split,
-or a number of guesses registered in advance): the bounds correct for no search. "Trials" are independent trainings, or
-independent steps; many records of one training are not independent, and belong to the one-run audits.
+or a number of guesses registered in advance): the bounds correct for no search, `best_of` does. "Trials" are
+independent trainings, or independent steps; many records of one training are not independent, and belong to the one-run
+audits.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
@@ -183,6 +185,67 @@ def one_run_fdp_epsilon(
         return guesses / canaries - (right + wrong)
 
     return _largest_refuted(margin)
+
+
+def guess_counts(scores: np.ndarray, present: np.ndarray, guesses: int) -> dict[str, int]:
+    """Return the arguments of the one-run bounds: the `guesses` / 2 highest scores are called in, the lowest out.
+
+    scores, present: (canaries,). `guesses` is even and fixed before the scores were seen. Ties are broken by place.
+    """
+    scores, present = np.asarray(scores, dtype=np.float64), np.asarray(present, dtype=bool)
+    if scores.ndim != 1 or scores.shape != present.shape or not np.isfinite(scores).all():
+        raise ValueError(f"scores and present must be finite and of one length, got {scores.shape}, {present.shape}")
+    if count("guesses", guesses, low=2) % 2 or guesses > len(scores):
+        raise ValueError(f"guesses must be even and at most the {len(scores)} canaries, got {guesses}")
+    order = np.argsort(scores, kind="stable")
+    right = present[order[-(guesses // 2) :]].sum() + (~present[order[: guesses // 2]]).sum()
+    return {"canaries": len(scores), "guesses": guesses, "correct": int(right)}
+
+
+def best_of(bounds: Sequence[Callable[[float], float]], significance: float = 0.05) -> float:
+    """Return the best of several lower bounds on one epsilon, each a function of its significance (Bonferroni).
+
+    Each is asked at significance / len(bounds), so that all hold at once with probability 1 - `significance` and the
+    best may be picked: over thresholds or numbers of guesses (fixed before the scores were seen), attacks or canaries.
+    """
+    significance = real("significance", significance, high=1.0, open_low=True, open_high=True)
+    if not bounds:
+        raise ValueError("bounds is empty: give at least one")
+    return max(bound(significance / len(bounds)) for bound in bounds)
+
+
+def p_value(bound: Callable[[float], float], claimed: float) -> float:
+    """Return the smallest significance at which a lower bound exceeds the `claimed` epsilon; 1 where none does.
+
+    bound(significance) -> lower bound, rising in the significance. Below 1e-12 it is not resolved and 1e-12 returned.
+    """
+    claimed = real("claimed", claimed)
+    low, high = math.log(1e-12), math.log(1 - 1e-9)
+    if bound(math.exp(high)) <= claimed:
+        return 1.0
+    if bound(math.exp(low)) > claimed:
+        return 1e-12
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if bound(math.exp(middle)) > claimed else (middle, high)
+    return math.exp(high)
+
+
+def holm(p_values: Mapping[str, float], significance: float = 0.05) -> dict[str, bool]:
+    """Return which of several claims are refuted: none of those that hold, with probability 1 - `significance`.
+
+    Holm 1979: the i-th smallest of m p-values (i = 0, 1, ...) against significance / (m - i), up to the first that is
+    not below. Valid however the audits depend on each other, and never weaker than Bonferroni.
+    """
+    significance = real("significance", significance, high=1.0, open_low=True, open_high=True)
+    if not p_values:
+        raise ValueError("p_values is empty: give at least one")
+    values = {name: real(f"p_values[{name!r}]", value, high=1.0) for name, value in p_values.items()}
+    refuted, still = {}, True
+    for rank, name in enumerate(sorted(values, key=values.__getitem__)):
+        still = still and values[name] <= significance / (len(values) - rank)
+        refuted[name] = still
+    return {name: refuted[name] for name in p_values}
 
 
 def _largest_refuted(margin) -> float:
