@@ -11,15 +11,15 @@ RELEASES = {
     "copy": "exact copy", "copy_noised": "copy + N(0, 0.3²)", "copy_moved_half": "copy moved by 0.5 sd",
     "copy_moved_one": "copy moved by 1 sd", "fresh": "fresh rows, no copy",
 }
-# (metrics with name, colour and marker; axis label; where a release passes)
+# (metrics with name, colour and marker; axis label; what fresh rows give)
 PANELS = (
     ((("closer_to_train", "nearer to training rows", "#56B4E9", "o"),),
      "share nearer to training\nthan to held-out rows", 0.5),
     ((("dcr_5_ratio", "distance ratio", "#56B4E9", "o"),), "5 % distance over that\nof fresh rows (≥ 1 passes)", 1.0),
     ((("distance_auc", "distance attack", "#0072B2", "v"), ("moved_back_auc", "moved back first", "#D55E00", "s")),
      "membership (AUC,\n0.5: cannot tell)", 0.5),
-    ((("recovered", "training rows", "#D55E00", "s"), ("recovered_holdout", "held-out rows", style.GREY, "X")),
-     "share of rows recovered\nto 0.25 sd a column", 0.0),
+    ((("recovered", "training rows", "#009E73", "D"), ("recovered_holdout", "held-out rows", style.GREY, "X")),
+     "share of rows recovered\nto 0.25 sd a column", None),
 )
 
 
@@ -35,7 +35,8 @@ def releases(frame: pd.DataFrame) -> Figure:
     places = {name: -index for index, name in enumerate(RELEASES)}
     for line, (source, dataset) in zip(axes, cases, strict=True):
         for panel, (metrics, label, passing) in zip(line, PANELS, strict=True):
-            panel.axvline(passing, color=style.GREY, dashes=(2, 2), linewidth=0.9)
+            if passing is not None:
+                panel.axvline(passing, color=style.GREY, dashes=(2, 2), linewidth=0.9)
             for index, (name, _, colour, marker) in enumerate(metrics):
                 own = tables[name]
                 own = own[(own["source"] == source) & (own["dataset"] == dataset)]
