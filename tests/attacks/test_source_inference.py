@@ -85,6 +85,7 @@ def test_the_estimate_is_near_the_truth_for_the_gaussian_mechanism(sigma):
 @pytest.mark.parametrize(("call", "word"), [
     (lambda: inference.source(np.zeros(3)), "losses"),
     (lambda: inference.source(np.zeros((1, 3))), "clients"),
+    (lambda: inference.source(np.zeros((2, 3))), "do not differ"),
     (lambda: inference.source(np.zeros((2, 3)), groups=np.zeros(2)), "groups"),
     (lambda: inference.source(np.zeros((2, 3)), np.zeros((3, 3))), "reference"),
     (lambda: inference.source_accuracy(np.zeros(3), np.zeros(2)), "one length"),

@@ -30,7 +30,7 @@ def source(losses: np.ndarray, reference: np.ndarray | None = None, groups: np.n
     losses (clients, n): of each record under each client's upload. reference (clients, m): of records that belong to
     nobody; their mean is taken off, or else the client whose model is best for everybody is guessed for everybody.
     groups (n,): records of one owner, whose losses are averaged; guesses then follow the sorted names of the groups.
-    Ties go to the first client.
+    Ties go to the first client; ValueError where all uploads give all records the same loss.
     """
     losses = np.asarray(losses, dtype=float)
     if losses.ndim != 2 or len(losses) < 2 or not np.isfinite(losses).all():
@@ -46,6 +46,8 @@ def source(losses: np.ndarray, reference: np.ndarray | None = None, groups: np.n
             raise ValueError(f"groups must name a group for each of {losses.shape[1]} records, got {groups.shape}")
         names = np.unique(groups)
         losses = np.stack([losses[:, groups == name].mean(axis=1) for name in names], axis=1)
+    if not np.ptp(losses, axis=0).any():
+        raise ValueError("losses are the same for every client: the uploads do not differ, there is nothing to infer")
     return losses.argmin(axis=0)
 
 

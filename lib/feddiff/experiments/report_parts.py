@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feddiff.experiments import figures_attacks_copies, figures_attacks_latents
+from feddiff.experiments import figures_attacks_copies, figures_attacks_gradients, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
 from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
@@ -259,6 +259,12 @@ PARTS = {
         },
         pinned={"column": "", "part": ""}, hidden=("column_gain", "resemblance_part"),
         shown=("leak", "number_r2", "category_gain", "linked", "resemblance", "association_across"),
+    ),
+    "45_gradient_leakage": Parts(
+        figures={"steps": figures_attacks_gradients.steps, "owners": figures_attacks_gradients.owners},
+        pinned={"client": ""},
+        shown=("input_error", "inputs_recovered", "records_recovered", "correlation", "source_accuracy",
+               "source_accuracy_plain", "source_chance"),
     ),
     "46_copy_detectors_are_not_privacy": Parts(
         figures={"releases": figures_attacks_copies.releases},
