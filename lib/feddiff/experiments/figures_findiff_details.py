@@ -164,7 +164,7 @@ def scoring(frame: pd.DataFrame) -> Figure:
     order = ["0", "0.5", "1", "held_out"]
     _points(axes[0, 2], away[away["copied"].isin(order)], "copied", order, looks)
     axes[0, 2].set_yticks(range(4), ["synthetic", "half copies", "all copies", "fresh real rows"])
-    axes[0, 2].set(xlabel="mean distance to\nthe nearest training row", title="copies, distance")
+    axes[0, 2].set(xlabel="mean distance to\nnearest training\nrow", title="copies, distance")
     marks = {"real": "*", "ours": "o", "paper": "s", "majority": "_"}
     handles = [Line2D([], [], color=c, marker="o", linestyle="none", label=name) for name, (c, _) in looks.items()]
     handles += [Line2D([], [], color=style.GREY, marker=marks[m], linestyle="none",
