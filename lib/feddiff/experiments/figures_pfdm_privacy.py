@@ -259,7 +259,7 @@ def theory(frame: pd.DataFrame) -> Figure:
             panel.errorbar(part["t0"], part["mean"], yerr=[half(row) for row in part.itertuples()], color=colour,
                            marker=marker, dashes=dashes, markersize=3.5)
         panel.axhline(1, color="black", linewidth=0.7)
-        panel.set_title(f"{LAWS[law]}, d = {d}, n = {n}")
+        panel.set_title(f"{LAWS[law]}\nd = {d}, n = {n}")
         panel.set_yscale("log")
         panel.set_ylim(0.004, 30)
     columns = axes.shape[1]
