@@ -111,6 +111,6 @@ def test_theory_shows_every_law_with_the_papers_sampler(toy):
     wanted = {round(row[3], 6) for row in rows if row[2] == "error_left" and row[4]["sampler"] == "ancestral"}
     found = drawn_values(figure)
     assert wanted <= found and 9.0 not in found
-    assert [panel.get_title(loc="left") for panel in figure.axes][0].startswith("unit variance, d = 8")
+    assert [panel.get_title(loc="left") for panel in figure.axes][0].startswith("unit variance\nd = 8, n = ")
     found = drawn_values(figures.theory_gain(toy(rows)))
     assert {round(row[3], 6) for row in rows if row[2] in ("gain_share", "gain_promised")} <= found
