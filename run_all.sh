@@ -185,7 +185,8 @@ esac
 for argument in "$@"; do # help costs no installation, wherever it stands
     case "$command:$argument" in
         *:--) break ;;
-        quick:-h | quick:--help | standard:-h | standard:--help | paper:-h | paper:--help) help; exit 0 ;;
+        quick:-h | quick:--help | standard:-h | standard:--help | paper:-h | paper:--help | \
+            figures:-h | figures:--help) help; exit 0 ;;
     esac
 done
 

@@ -136,7 +136,7 @@ def test_a_failure_of_either_suite_fails_the_command(machine, failing):
 
 
 def test_help_and_unknown_commands_need_no_environment(machine):
-    for arguments in (["--help"], ["-h"], ["standard", "--help"]):
+    for arguments in (["--help"], ["-h"], ["standard", "--help"], ["figures", "-h"]):
         done = machine.start(*arguments)
         assert done.returncode == 0
         assert "--dry-run" in done.stdout

@@ -5,7 +5,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_findiff_clients import ARMS, PANELS
+from feddiff.experiments.figures_findiff_clients import ARMS, PANELS, arms_legend
 from feddiff.experiments.figures_pfdm import half, means, runs
 
 # Label `strategy` -> (what a reader sees, colour, line)
@@ -51,9 +51,7 @@ def strategies(frame) -> Figure:
             if title == next(iter(tables)):
                 panel.set_title(dataset)
         line[0].set_ylabel(title)
-    handles = [seen[arm] for arm in ARMS if arm in seen]
-    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    arms_legend(figure, seen, tables)
     return figure
 
 

@@ -41,6 +41,13 @@ def _clients_axis(panel, counts) -> None:
     panel.set_xlabel("clients (same rows in all)")
 
 
+def arms_legend(figure: Figure, seen: dict, tables: dict[str, pd.DataFrame]) -> None:
+    """Name below `figure` the arms that were seen (key of ARMS -> handle), in their order, and what the bars are."""
+    handles = [seen[arm] for arm in ARMS if arm in seen]
+    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+
+
 @style.styled
 def clients(frame: pd.DataFrame) -> Figure:
     """Draw quality and attack risk against the number of clients; columns are data sets (F6)."""
@@ -75,9 +82,7 @@ def clients(frame: pd.DataFrame) -> Figure:
             if metric == list(tables)[-1]:
                 _clients_axis(panel, counts)
         line[0].set_ylabel(PANELS[metric][0])
-    handles = [seen[arm] for arm in ARMS if arm in seen]
-    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    arms_legend(figure, seen, tables)
     return figure
 
 

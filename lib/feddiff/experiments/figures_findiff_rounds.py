@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_findiff_clients import ARMS
+from feddiff.experiments.figures_findiff_clients import ARMS, arms_legend
 from feddiff.experiments.figures_pfdm import half, means, runs
 
 REGIMES = {"steps": "R · S fixed", "rounds": "R fixed"}
@@ -49,9 +49,7 @@ def _grid(tables: dict[str, pd.DataFrame], height: float) -> Figure:
             if title == list(tables)[-1]:
                 panel.set_xlabel("local updates S of a round")
         line[0].set_ylabel(title)
-    handles = [seen[arm] for arm in ARMS if arm in seen]
-    handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    arms_legend(figure, seen, tables)
     return figure
 
 
