@@ -221,6 +221,8 @@ def test_every_strategy_runs_and_partial_participation_spends_less(strategy):
         (dict(epsilon=math.inf), "None for no DP"),
         (dict(noise_multiplier=-1.0), "noise_multiplier must be >= 0"),
         (dict(preprocessing="magic"), "preprocessing must be one of"),
+        (dict(timesteps="early"), "timesteps must be one of"),
+        (dict(timesteps="adaptive", T=1), "needs T >= 2"),
         (dict(label_marginals="copied"), "label_marginals must be one of"),
         (dict(prior_share=1.0), "prior_share must lie in"),
         (dict(prior_share=0.2), "needs a target"),

@@ -134,12 +134,12 @@ def central_table(table: Table) -> Table:
 
 
 def central_config(rows: int, *, epsilon: float | None, epochs: int, **changes) -> findiff.FinDiffConfig:
-    """Return the configuration of DP-FinDiff's example: one party, squared errors summed over columns, cosine decay."""
+    """Return the configuration of DP-FinDiff's example: one party, summed errors, moving law of t, cosine decay."""
     steps = epochs * int(np.ceil(rows / CENTRAL_BATCH))
     parts = dict(
-        T=500, scale_betas=False, numerics="standard", reduction="sum", hidden=(512, 512), conditioning="concatenated",
-        body="residual", uniform_output=True, freeze_condition=epsilon is not None, R=epochs, S=steps // epochs,
-        B=CENTRAL_BATCH, lr=1e-4, lr_schedule="cosine", delta=1e-5,
+        T=500, scale_betas=False, timesteps="adaptive", numerics="standard", reduction="sum", hidden=(512, 512),
+        conditioning="concatenated", body="residual", uniform_output=True, freeze_condition=epsilon is not None,
+        R=epochs, S=steps // epochs, B=CENTRAL_BATCH, lr=1e-4, lr_schedule="cosine", delta=1e-5,
     )
     return findiff.paper(epsilon=epsilon, **parts | changes)
 

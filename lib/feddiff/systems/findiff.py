@@ -33,7 +33,7 @@ import torch
 from feddiff.data.cells import CellCodec
 from feddiff.data.tables import Table
 from feddiff.diffusion import checkpoint as checkpoints
-from feddiff.diffusion import samplers
+from feddiff.diffusion import samplers, timesteps
 from feddiff.diffusion.denoisers import MLPDenoiser
 from feddiff.diffusion.ema import EMA
 from feddiff.diffusion.schedules import linear
@@ -262,7 +262,8 @@ def _client(
     x0 = head.space.embed(rows.codes, rows.numbers)
 
     def draws(batch: torch.Tensor, generator: torch.Generator) -> Callable[[slice], torch.Tensor]:
-        t = torch.randint(config.T, (len(batch), config.K), generator=generator)
+        progress = min(client.steps_taken / (config.R * config.S), 1.0)
+        t = timesteps.draw(config.timesteps, config.T, (len(batch), config.K), progress, generator)
         noise = torch.randn(len(batch), config.K, head.space.dim, generator=generator)
         x, codes, labels = x0[batch], rows.codes[batch], rows.labels[batch]
         return lambda i: head.loss(own, x[i], codes[i], labels[i], t[i], noise[i])
@@ -280,7 +281,7 @@ def _client(
         microbatch=config.microbatch,
         secure=config.secure,
     )
-    return Client(
+    client = Client(
         name=prepared.names[k],
         rows=len(rows),
         network=own,
@@ -290,6 +291,7 @@ def _client(
         max_steps=prepared.max_steps[k],
         seed=config.seed,
     )
+    return client
 
 
 def _fingerprint(config: FinDiffConfig, prepared: Prepared) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 
+from feddiff.diffusion.timesteps import LAWS as TIMESTEPS
 from feddiff.federation.strategies import Strategy
 
 PREPROCESSING = ("pooled", "client", "public", "private")
@@ -14,7 +15,8 @@ PRIORS = ("bias", "given_label", "tree")
 class FinDiffConfig:
     """Everything that determines a run; names are the paper's symbols where it has one.
 
-    Diffusion: T, beta_1, beta_T, scale_betas. Space and head: numerics, embedding, head, prediction, reduction.
+    Diffusion: T, beta_1, beta_T, scale_betas, timesteps (law of the t that a step trains on: "uniform", or DP-FinDiff's
+    "adaptive", which moves from noise to clean rows; it sees the step alone, so epsilon is the same). Space and head: numerics, embedding, head, prediction, reduction.
     Network: hidden, conditioning, body, label_scale, zero_output, uniform_output, freeze_condition (time MLP and label
     embedding stay as they were drawn, as in the authors' DP mode). Training: R rounds of S local updates with expected
     batch B, K noise draws a record, lr, lr_schedule, optimiser, optimiser_state, ema (0: none), strategy,
@@ -37,6 +39,7 @@ class FinDiffConfig:
     beta_1: float = 1e-4
     beta_T: float = 0.02
     scale_betas: bool = True
+    timesteps: str = "uniform"
 
     numerics: str = "quantile-ties"
     embedding: str = "circle"
@@ -117,6 +120,8 @@ class FinDiffConfig:
             raise ValueError(f"prior={self.prior!r} is measured: give it a prior_share > 0 (and an epsilon)")
         if self.prior != "bias" and (self.preprocessing == "client" or self.numerics != "quantile-ties"):
             raise ValueError(f"prior={self.prior!r} needs one codec for all clients with numerics='quantile-ties'")
+        if self.timesteps == "adaptive" and self.T < 2:
+            raise ValueError("timesteps='adaptive' never draws t = 0: it needs T >= 2")
         if not isinstance(self.cells, int) or self.cells < 2:
             raise ValueError(f"cells must be an integer >= 2, got {self.cells!r}")
 
