@@ -97,6 +97,31 @@ def test_copies_are_nearest_and_fresh_rows_are_the_scale(new_run, setting):
     assert copied["1"] == 1.0 and copied["0.5"] >= 0.5
 
 
+def test_the_ablation_compares_four_arms_and_a_seed_on_the_same_rows(new_run, setting):
+    run, one = new_run(), details.pooled(setting)
+    assert len(one.clients) == 1 and len(one.clients[0]) == len(setting.train) and one.identity != setting.identity
+    found = details.ablation(run, one, details.recipe(epsilon=5.0, **SMALL), epsilon=5)
+    assert set(found) == {*details.ABLATION, "again"} and set(details.REPORTED_GAIN) < set(found)
+    base = found["mean_uniform"]
+    for arm in set(found) - {"mean_uniform"}:
+        assert found[arm]["roc_auc_gain"] == pytest.approx(100 * (found[arm]["roc_auc"] / base["roc_auc"] - 1))
+    assert found["sum_uniform"]["clipped_share"] >= base["clipped_share"]
+    recorded = {row["labels"]["ablation"] for row in run._metrics.values() if row["name"] == "pair_trends_gain"}
+    assert recorded == set(found) - {"mean_uniform"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_summing_a_records_loss_is_a_clipping_norm_divided_by_the_columns(setting, same):
+    # d times the gradient, clipped to C, is d times the gradient clipped to C / d, with d times its noise; Adam does
+    # not see a constant factor.
+    config = details.recipe(epsilon=5.0, C=6.0, **SMALL)
+    summed = findiff.train(setting.clients, replace(config, reduction="sum"), progress=False)
+    columns = summed.head.space.dim if same else 1
+    mean = findiff.train(setting.clients, replace(config, C=config.C / columns), progress=False)
+    gap = float((summed.federation.weights() - mean.federation.weights()).abs().mean())
+    assert gap < 1e-6 if same else gap > 1e-5
+
+
 @pytest.fixture
 def frame(toy):
     rows = []
@@ -121,12 +146,23 @@ def frame(toy):
             for method in ("real", "ours", "paper"):
                 for name in ("accuracy_above_floor", "balanced_accuracy", "roc_auc"):
                     rows.append((dataset, seed, name, 0.6, {"method": method, "scored": "floor"}))
+            for arm in (*details.ABLATION, "again"):
+                own = {"ablation": arm}
+                rows += [(dataset, seed, name, 0.5 + seed, own) for name in
+                         ("roc_auc_gain", "pair_trends_gain", "clipped_share")]
             rows += [(dataset, seed, "distance_mean", 0.3, {"copied": c}) for c in ("0", "0.5", "1", "held_out")]
     return toy(rows)
 
 
-@pytest.mark.parametrize("draw", [figures.choices, figures.frozen, figures.anchor, figures.scoring])
+@pytest.mark.parametrize("draw", [figures.choices, figures.frozen, figures.anchor, figures.scoring, figures.gains])
 def test_figures_draw_every_data_set(frame, draw):
     assert all(axes.has_data() for axes in draw(frame).axes)
     with pytest.raises(style.NothingToDraw):
         draw(frame[frame["name"] == "nothing"])
+
+
+def test_the_table_of_gains_shows_what_is_reported(frame):
+    full, short = figures.gains_table(frame)
+    assert len(short) == 2 * 5 and set(short["reported gain (%)"]) == {"", "0.13", "1.22", "2.20"}
+    assert set(full["name"]) == {"roc_auc_gain", "pair_trends_gain", "clipped_share"}
+    assert figures.gains_table(frame[frame["name"] == "nothing"])[1].empty

@@ -6,6 +6,8 @@ from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.findiff_details import REPORTED_GAIN
+from feddiff.experiments.tables import summarise, wide
 
 # Studies of one change: label -> (title, {value: what a reader sees}).
 STUDIES = {
@@ -15,6 +17,8 @@ STUDIES = {
     "spread": ("rows over two clients", {"iid": "IID", "attribute": "by an attribute", "dirichlet": "Dirichlet labels",
                                          "label": "one label a client"}),
 }
+ARMS = {"sum_uniform": "sum over columns", "mean_adaptive": "moving law of t", "sum_adaptive": "both",
+        "again": "another seed"}
 SCORES = (
     ("column_shapes", "", "column shapes"), ("pair_trends", "", "pair trends"), ("roc_auc", "boosting", "ROC AUC"),
 )
@@ -172,3 +176,38 @@ def scoring(frame: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], linestyle="none", label=runs(table, *tables, away)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+@style.styled
+def gains(frame: pd.DataFrame) -> Figure:
+    """Draw what DP-FinDiff's two changes gain at equal epsilon beside what is reported and what a seed does (F19)."""
+    part = _label(frame, "ablation")
+    looks = style.colours(part["dataset"])
+    columns = [("roc_auc_gain", "gain in ROC AUC (%)"), ("pair_trends_gain", "gain in pair trends (%)"),
+               ("clipped_share", "share of records clipped")]
+    found = [means(part, name, ["ablation"]) for name, _ in columns]
+    figure, axes = style.canvas(style.WIDTH, 2.4, 1, len(columns), sharey=True)
+    for panel, table, (_, title) in zip(axes[0], found, columns, strict=True):
+        _points(panel, table[table["ablation"].isin(ARMS)], "ablation", list(ARMS), looks)
+        panel.set_xlabel(title)
+        panel.locator_params(axis="x", nbins=4)
+    for panel in axes[0, :2]:
+        panel.axvline(0, color=style.GREY, linewidth=0.8)
+    axes[0, 0].plot(list(REPORTED_GAIN.values()), [list(ARMS).index(arm) for arm in REPORTED_GAIN], "k*", markersize=6,
+                    linestyle="none")
+    axes[0, 0].set_yticks(range(len(ARMS)), list(ARMS.values()))
+    handles = _handles(looks, runs(*found))
+    handles.insert(-1, Line2D([], [], color="black", marker="*", linestyle="none", label="reported, second-hand"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def gains_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the arms of F19: scores, gains in per cent with intervals, share clipped, and the reported gain."""
+    part = frame[frame["ablation"] != ""] if "ablation" in frame.columns else frame.iloc[:0]
+    part = part[part["name"].isin(["pair_trends", "roc_auc", "roc_auc_gain", "pair_trends_gain", "clipped_share"])]
+    full = summarise(part[part["classifier"].isin(["", "boosting"])], ["dataset", "ablation"])
+    short = wide(full)
+    short["reported gain (%)"] = [f"{REPORTED_GAIN[arm]:.2f}" if arm in REPORTED_GAIN else "" for arm in
+                                  short["ablation"]]
+    return full, short

@@ -25,6 +25,15 @@ PARTITIONS = ("iid", "label", "attribute", "dirichlet")
 DIRICHLET = 0.5
 # Rows that every client of a drawn partition keeps: training needs at least one expected batch.
 LEAST_ROWS = 400
+# DP-FinDiff's two changes (F19): arm -> (reduction of a record's loss, law of the timesteps), and the gain of utility
+# in per cent that is reported of it second-hand.
+ABLATION = {
+    "mean_uniform": ("mean", "uniform"), "sum_uniform": ("sum", "uniform"), "mean_adaptive": ("mean", "adaptive"),
+    "sum_adaptive": ("sum", "adaptive"),
+}
+REPORTED_GAIN = {"sum_uniform": 0.13, "mean_adaptive": 1.22, "sum_adaptive": 2.20}
+# Seed of the base arm's twin, which shows what nothing but another training seed does.
+AGAIN = 1_000
 
 
 def recipe(*, epsilon: float | None = None, **changes) -> findiff.FinDiffConfig:
@@ -129,6 +138,37 @@ def by_label(run: records.Run, setting: study.Federation, synthetic: pd.DataFram
         found.append(fidelity.pair_trends_quantile(real, made, kinds=kinds))
         run.metric("pair_trends_of_label", found[-1], label=place, **labels)
     return min(found)
+
+
+def pooled(setting: study.Federation) -> study.Federation:
+    """Return the federation with all training rows at one party, as DP-FinDiff has them."""
+    return replace(setting, clients=(setting.train,), identity=f"{setting.identity} pooled")
+
+
+def ablation(
+    run: records.Run, setting: study.Federation, config: findiff.FinDiffConfig, **labels
+) -> dict[str, dict[str, float]]:
+    """Train and judge the arms of ABLATION and a twin of the base arm with another seed; record what each gains.
+
+    <metric>_gain: change in per cent from "mean_uniform" with the same rows, batches and DP noise ("again": from another
+    seed alone). clipped_share: records whose gradient was clipped, over the training. Returns arm -> recorded numbers.
+    """
+    found, twin = {}, replace(setting, seed=setting.seed + AGAIN)
+    for arm, (reduction, law) in {**ABLATION, "again": ABLATION["mean_uniform"]}.items():
+        own = twin if arm == "again" else setting
+        model, _, scores = scored(
+            run, own, replace(config, reduction=reduction, timesteps=law), ablation=arm, **labels)
+        found[arm] = {name: scores[name] for name in ("roc_auc", "pair_trends")}
+        found[arm]["clipped_share"] = float(model.history["clipped"].mean())
+        run.metric("clipped_share", found[arm]["clipped_share"], ablation=arm, **labels)
+    base = found["mean_uniform"]
+    for arm, scores in found.items():
+        if arm != "mean_uniform":
+            gains = {f"{name}_gain": 100 * (scores[name] / base[name] - 1) for name in ("roc_auc", "pair_trends")}
+            scores |= gains
+            for name, value in gains.items():
+                run.metric(name, value, ablation=arm, **labels)
+    return found
 
 
 def judged_on(run: records.Run, setting: study.Federation, frames: Mapping[str, pd.DataFrame]) -> dict[tuple, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from feddiff.experiments import figures_attacks_anonymity
 from feddiff.experiments import figures_attacks_copies, figures_attacks_gradients, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
@@ -13,7 +14,8 @@ from feddiff.experiments import figures_findiff_details, figures_findiff_large, 
 from feddiff.experiments import figures_findiff_aggregation, figures_findiff_rounds
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
-from feddiff.experiments import figures_attacks_images, figures_attacks_membership, figures_attacks_uploads
+from feddiff.experiments import figures_attacks_images, figures_attacks_membership, figures_attacks_scale
+from feddiff.experiments import figures_attacks_uploads
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
 from feddiff.experiments import figures_silofuse_autoencoders, figures_silofuse_joint, figures_silofuse_robustness
 
@@ -114,13 +116,14 @@ PARTS = {
         figures={
             "choices": figures_findiff_details.choices, "frozen": figures_findiff_details.frozen,
             "scoring": figures_findiff_details.scoring, "anchor": figures_findiff_details.anchor,
+            "gains": figures_findiff_details.gains,
         },
         pinned={"classifier": "boosting"}, hidden=("denoising_error_logged", "epsilon_logged", "trap"),
         shown=(
             "column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "client_revealed", "label_drift",
             "pair_trends_of_label", "accuracy_above_floor", "distance_mean", "sdv_shapes", "sdv_pairs", "dp_time_ratio",
         ),
-        tables={"traps": findiff_traps.table},
+        tables={"traps": findiff_traps.table, "gains": figures_findiff_details.gains_table},
     ),
     "20_pfdm_heterogeneity": Parts(
         figures={
@@ -243,6 +246,12 @@ PARTS = {
         },
         pinned={"group": "all"}, hidden=("pictures_held",), shown=("membership_auc", "tpr_at_10_percent"),
     ),
+    "42_anonymity": Parts(
+        figures={"risks": figures_attacks_anonymity.risks, "metrics": figures_attacks_anonymity.metrics},
+        pinned={"ids": ""}, hidden=("half_width", "membership_auc_low", "membership_auc_high"),
+        shown=("risk", "attack_rate", "control_rate", "baseline_rate", "too_weak"),
+        tables={"scores": figures_attacks_anonymity.scores},
+    ),
     "44_upload_reidentification": Parts(
         figures={
             "matched": figures_attacks_uploads.matched, "reconstructed": figures_attacks_uploads.reconstructed,
@@ -261,10 +270,12 @@ PARTS = {
         shown=("leak", "number_r2", "category_gain", "linked", "resemblance", "association_across"),
     ),
     "45_gradient_leakage": Parts(
-        figures={"steps": figures_attacks_gradients.steps, "owners": figures_attacks_gradients.owners},
+        figures={"steps": figures_attacks_gradients.steps, "updates": figures_attacks_gradients.updates,
+                 "canaries": figures_attacks_gradients.canaries, "owners": figures_attacks_gradients.owners},
         pinned={"client": ""},
-        shown=("input_error", "inputs_recovered", "records_recovered", "correlation", "source_accuracy",
-               "source_accuracy_plain", "source_chance"),
+        shown=("input_error", "inputs_recovered", "records_recovered", "correlation", "update_input_error",
+               "update_inputs_recovered", "update_records_recovered", "upload_epsilon", "upload_epsilon_lower",
+               "upload_epsilon_ceiling", "source_accuracy", "source_accuracy_plain", "source_chance"),
     ),
     "46_copy_detectors_are_not_privacy": Parts(
         figures={"releases": figures_attacks_copies.releases},
@@ -273,5 +284,11 @@ PARTS = {
     "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
     "48_shuffle_and_adjacency": Parts(
         figures={"meanings": figures_engine.meanings, "batches": figures_engine.batches},
+    ),
+    "49_one_scale": Parts(
+        figures={"scale": figures_attacks_scale.scale}, pinned={"attack": ""},
+        shown=("utility_share", "epsilon_stated", "epsilon_lower", "epsilon_ceiling", "tpr_at_1_percent",
+               "anonymity_risk", "matched_gap", "matched_epsilon_lower", "matched_tpr_at_1_percent",
+               "matched_anonymity_risk"),
     ),
 }
