@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from feddiff.attacks import source_inference as inference
+from feddiff.attacks.audit import one_run_epsilon
+from feddiff.evaluation.rates import clopper_pearson
 from feddiff.privacy.accounting import gaussian_epsilon
 from feddiff.seeds import numpy_generator, torch_generator
 
@@ -36,6 +38,51 @@ def test_groups_add_up_what_one_record_hides():
     assert (inference.source(losses + better) == 2).all(), "one model is best for everybody"
     calibrated = inference.source(losses + better, better + generator.normal(1.0, 1.0, (4, 4000)), groups)
     assert inference.source_accuracy(calibrated, owners[::100]).value > 0.85
+
+
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_clients_with_equal_draws_have_no_owner_to_find(apart):
+    """The control: uploads are the clients' means, a record's loss its distance; only `apart` tells the clients.
+
+    A record that was trained on has pulled its client's mean by 1 / 400: that is membership, and it is little.
+    """
+    clients, each, width, games = 4, 400, 3, 10
+    owners, trained, fresh = np.repeat(np.arange(clients), each), [], []
+    for game in range(games):
+        generator = numpy_generator(game, "split")
+        centres = (apart * generator.standard_normal((clients, width))).repeat(each, axis=0)
+        x, unseen = (centres + generator.standard_normal(centres.shape) for _ in range(2))
+        uploads = np.stack([x[owners == k].mean(0) for k in range(clients)])
+        for records, right in ((x, trained), (unseen, fresh)):
+            guessed = inference.source(np.square(records - uploads[:, None]).sum(2))
+            right.append(int((guessed == owners).sum()))
+    trained, fresh = (clopper_pearson(sum(right), games * len(owners)) for right in (trained, fresh))
+    if apart:
+        assert trained.low > 0.6 and fresh.low > 0.6
+    else:
+        assert fresh.low < 0.25 < fresh.high and 0.25 < trained.low < trained.value < 0.3
+
+
+def test_canaries_that_took_part_are_told_once_what_is_known_is_taken_off():
+    """One-run bounds on a Gaussian sum: below its epsilon, and far below it where the other records drown them."""
+    dimension, number, guesses, delta, sigma = 4_000, 400, 40, 1e-5, 0.4
+    generator = torch_generator(4, "audit")
+    truth = gaussian_epsilon(noise_over_sensitivity=sigma, delta=delta)
+    proved = {"raw": [], "residual": []}
+    for _ in range(8):
+        drawn = inference.canaries(number, dimension, generator)
+        coins = torch.rand(number, generator=generator) < 0.5
+        others = 200 * inference.canaries(1, dimension, generator)[0]
+        update = others + drawn[coins].sum(0) + sigma * torch.randn(dimension, generator=generator)
+        rough = others + 2 * torch.randn(dimension, generator=generator) / dimension**0.5
+        left = inference.residual(drawn, rough), inference.residual(update, rough)
+        assert abs(float(left[1] @ rough)) < 1e-2 * float(rough.norm())
+        for name, (directions, seen) in {"raw": (drawn, update), "residual": left}.items():
+            highest = inference.cosines(directions, seen).argsort()[-guesses:]
+            counts = dict(canaries=number, guesses=guesses, correct=int(coins[highest].sum()))
+            proved[name].append(one_run_epsilon(delta=delta, **counts))
+    assert max(proved["raw"] + proved["residual"]) <= truth
+    assert np.mean(proved["residual"]) > 1.5 > np.mean(proved["raw"]) + 1, proved
 
 
 def test_canaries_are_unit_vectors_and_have_the_cosines_of_the_theory():
@@ -89,6 +136,8 @@ def test_the_estimate_is_near_the_truth_for_the_gaussian_mechanism(sigma):
     (lambda: inference.source(np.zeros((2, 3)), groups=np.zeros(2)), "groups"),
     (lambda: inference.source(np.zeros((2, 3)), np.zeros((3, 3))), "reference"),
     (lambda: inference.source_accuracy(np.zeros(3), np.zeros(2)), "one length"),
+    (lambda: inference.residual(torch.ones(2, 3), torch.ones(2)), "known"),
+    (lambda: inference.residual(torch.ones(2, 3), torch.zeros(3)), "known"),
     (lambda: inference.cosines(torch.ones(2, 3), torch.ones(2)), "update"),
     (lambda: inference.cosines(torch.ones(2, 3), torch.zeros(3)), "0"),
     (lambda: inference.one_shot_epsilon(np.array([0.1]), dimension=9, delta=1e-5), "cosines"),

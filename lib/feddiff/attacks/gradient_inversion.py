@@ -1,7 +1,7 @@
-"""Inverting gradients: from what a client uploads after a step back to the inputs of its network.
+"""Inverting gradients: from what a client uploads after one step, or several, back to the inputs of its network.
 
 Threat model (honest but curious): the server, or whoever reads the upload, knows the global weights, the code and the
-sum of the per-record gradients of one step (or its difference of weights over the learning rate, after one SGD step).
+sum of the per-record gradients of one step (or its difference of weights over the learning rate, after steps of SGD).
 It has no record. For a linear layer with weights W (h, d) and bias b (h,) the gradient is dW = sum_r g_r x_r^T and
 db = sum_r g_r over the records r of the batch, g_r the gradient at the layer's output:
 - `single`: one record, x exactly (Phong et al. 2018, section 3; Geiping et al. 2020, proposition 3.1);
@@ -12,13 +12,20 @@ db = sum_r g_r over the records r of the batch, g_r the gradient at the layer's 
 - `optimise`: records whose gradient matches (Zhu et al. 2019, "Deep Leakage from Gradients"; Geiping et al. 2020,
   "Inverting Gradients").
 
+A whole upload, where the server sees no single gradient but what several local steps add up to:
+- `of_update`: the sum of the steps' gradients. The weights move between steps, so the g_r are not those of one batch;
+  but dW of the first layer is still a sum of g_r x_r^T, now over the records of all steps, and the attacks above read
+  it as one batch of them all (derived here). Only for SGD: Adam's update is no linear function of the gradients;
+- `of_local_steps`: the upload as a function of the records, by running the steps, for `optimise` to match (Geiping et
+  al. 2020, section 6).
+
 Threat model (malicious server): it also chooses the weights. `plant` makes the first layer a row of bins (Fowl et al.
 2022, "Robbing the Fed", section 3), `of_bins` reads the record that is alone in its bin.
 
 `errors` and `correlations` compare what was found with the truth; the control is the same with another batch's records.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -51,14 +58,15 @@ def of_units(weight_grad: torch.Tensor, bias_grad: torch.Tensor) -> torch.Tensor
 
 
 def separate(
-    weight_grad: torch.Tensor, known: torch.Tensor, at: torch.Tensor, *, tolerance: float = 1e-3
+    weight_grad: torch.Tensor, known: torch.Tensor, at: torch.Tensor, *, tolerance: float = 1e-3, floor: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (inputs (n, d), which candidate each is (n,)) behind the gradient dW (h, d) of a batch of several records.
 
     known: (candidates, k) vectors of which each record's input holds one in its coordinates `at` (k,). A combination of
     the rows of dW that equals a candidate there is a record: as many candidates as dW has rank are taken, those that
     fit best, each to a relative `tolerance`. Finds nothing in a batch that is larger than k or than the layer allows,
-    or where two records share a candidate (one direction of the row space is then free).
+    or where two records share a candidate (one direction of the row space is then free). floor: singular values of dW
+    up to it are rounding, as `rounding_size` of an upload.
     """
     weight = _matrix(weight_grad, "weight_grad")
     known, at = torch.as_tensor(known).double(), torch.as_tensor(at)
@@ -68,7 +76,7 @@ def separate(
     if float(sizes[0]) == 0:
         raise ValueError("the weight gradient is 0: the batch is empty, or nothing reached the layer")
     # float32 gradients: what lies below is rounding. The rank is the size of the batch, or all there is.
-    rank = int((sizes > sizes[0] * 1e-6).sum())
+    rank = int((sizes > max(float(sizes[0]) * 1e-6, floor)).sum())
     if rank >= min(weight.shape) or rank > len(at):
         return weight.new_zeros(0, weight.shape[1]), torch.zeros(0, dtype=torch.int64)
     basis = rows[:rank]
@@ -137,6 +145,54 @@ def optimise(
             optimiser.param_groups[0]["lr"] = (lr or 0.1) * (1 - step / steps)
             optimiser.step(closure)
     return best, least
+
+
+def of_update(before: torch.Tensor, after: torch.Tensor, *, lr: float) -> torch.Tensor:
+    """Return (before - after) / lr, of any shape: the sum of the gradients of all local steps of SGD with that rate.
+
+    After one step it is that step's gradient. ValueError where the upload is no array of finite weights as `before`.
+    """
+    before, after = torch.as_tensor(before), torch.as_tensor(after)
+    if before.shape != after.shape or not bool((before.isfinite() & after.isfinite()).all()):
+        raise ValueError(f"before and after must be finite and of one shape, got {tuple(before.shape)} and "
+                         f"{tuple(after.shape)}")
+    if not lr > 0:
+        raise ValueError(f"lr must be > 0, got {lr!r}")
+    return (before.double() - after.double()) / lr
+
+
+def rounding_size(weights: torch.Tensor, *, lr: float, steps: int) -> float:
+    """Return about how large, in the spectral norm, the rounding of float32 weights (h, d) makes a wrong `of_update`.
+
+    Every step rounds each weight w to 2^-24 |w|; independent errors of one size e have norm e (sqrt h + sqrt d).
+    """
+    weights = _matrix(weights, "weights")
+    error = 2.0**-24 * float(weights.square().mean().sqrt()) * steps**0.5
+    return error * sum(size**0.5 for size in weights.shape) / lr
+
+
+def of_local_steps(
+    gradient: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    weights: torch.Tensor,
+    *,
+    order: Sequence[slice | torch.Tensor],
+    lr: float,
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return records (n, d) -> what `of_update` gives after local SGD on them, (p,), for `optimise`.
+
+    gradient(weights (p,), records (b, d)) -> (p,), differentiable in both; order: the rows of `records` that are the
+    batch of each step, as the server supposes. One step: the gradient at `weights` itself.
+    """
+    if not len(order):
+        raise ValueError("order is empty: give the batch of each local step, at least one")
+
+    def update(records: torch.Tensor) -> torch.Tensor:
+        total = gradient(weights, records[order[0]])
+        for batch in order[1:]:
+            total = total + gradient(weights - lr * total, records[batch])
+        return total
+
+    return update
 
 
 @torch.no_grad()

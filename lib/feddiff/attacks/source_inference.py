@@ -76,6 +76,17 @@ def cosines(directions: torch.Tensor, update: torch.Tensor) -> np.ndarray:
     return (directions @ update / sizes).numpy()
 
 
+def residual(vectors: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Return vectors (n, p) or (p,) less their part along `known` (p,), what an auditor expects without canaries.
+
+    An auditor that knows the other records takes off what they do to an update; any function of what it sees is fair.
+    """
+    if vectors.shape[-1:] != known.shape or not bool(known.norm() > 0):
+        raise ValueError(f"known must be a direction, not 0, of shape ({vectors.shape[-1]},), got {tuple(known.shape)}")
+    known = known / known.norm()
+    return vectors - (vectors @ known)[..., None] * known
+
+
 class EpsilonEstimate(NamedTuple):
     """An estimate of epsilon, not a bound, with the normals that it compares: canaries in, and out."""
 
