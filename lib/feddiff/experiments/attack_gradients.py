@@ -1,4 +1,4 @@
-"""What one client's step of DP-Fed-FinDiff gives away: its records from its gradient, its identity from its update.
+"""What one client's step of DP-Fed-FinDiff gives away: its records from its gradient.
 
 Steps are the system's own (PlainStep, or PrivateStep for clipping and noise) on the system's loss and random draws, at
 the global weights of a trained run; `true` are the network inputs of the batch, which a hook reads beside the attack.
@@ -6,24 +6,21 @@ The adversary is the server: it knows weights, codec, schedule and configuration
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
 from feddiff.attacks import gradient_inversion as inversion
-from feddiff.attacks import source_inference
 from feddiff.diffusion.denoisers import sinusoid
 from feddiff.diffusion.process import x0_from_epsilon, x0_from_velocity
-from feddiff.evaluation.statistics import Estimate
 from feddiff.experiments import records
-from feddiff.federation.client import Client, PlainStep, load_flat_weights
+from feddiff.federation.client import PlainStep, load_flat_weights
 from feddiff.privacy.noise import GaussianNoise
 from feddiff.privacy.step import PrivateStep
-from feddiff.seeds import derive, numpy_generator, torch_generator
+from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.findiff import FinDiffRun
 
 # A number within a quarter of a standard deviation (the quantile codec makes them normal) counts as recovered.
@@ -37,9 +34,10 @@ STEEP = 1e3
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What the server sees of a step (gradient of each parameter by name), and the truth behind it.
+    """What the server sees of a step or an update (gradient of each parameter by name), and the truth behind it.
 
-    inputs (n, d_in) of the first layer, x0 (n, dim), codes (n, m), numbers (n, k) of the batch's records.
+    inputs (n, d_in) of the first layer, codes (n, m), numbers (n, k) of the batch's records; floor: singular values of
+    the first layer's gradient up to it are rounding.
     """
 
     network: nn.Module
@@ -47,6 +45,7 @@ class Step:
     inputs: torch.Tensor
     codes: torch.Tensor
     numbers: torch.Tensor
+    floor: float = 0.0
 
 
 def step(
@@ -94,7 +93,8 @@ def inputs_found(run: FinDiffRun, seen: Step, attack: str) -> torch.Tensor:
     weight, bias = seen.gradients["body.0.weight"], seen.gradients["body.0.bias"]
     if attack == "separation":
         known, _, _ = features(run)
-        return inversion.separate(weight, known, torch.arange(run.head.space.dim, weight.shape[1]))[0]
+        at = torch.arange(run.head.space.dim, weight.shape[1])
+        return inversion.separate(weight, known, at, tolerance=EXACT, floor=seen.floor)[0]
     if attack == "bins":
         return inversion.of_bins(weight, bias)
     if attack != "ratio":
@@ -130,7 +130,8 @@ def records_found(run: FinDiffRun, seen: Step, inputs: torch.Tensor) -> tuple[to
     out = network.output(hidden)
     weight = torch.cat([seen.gradients["output.weight"], seen.gradients["output.bias"][:, None]], dim=1).double()
     read = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1).double()
-    delta = (weight @ torch.linalg.pinv(read)).T
+    # Guesses that rounding alone keeps apart are one guess, not two columns to solve for.
+    delta = (weight @ torch.linalg.pinv(read, rtol=EXACT if seen.floor else None)).T
     chance = space.segments.probabilities(head._logits(out, x, t, label)).double()
     codes, up, down = [], torch.zeros(len(x)).double(), torch.zeros(len(x)).double()
     for error, p in zip(delta[:, : head.tokens].split(space.levels, 1), chance.split(space.levels, 1), strict=True):
@@ -171,15 +172,18 @@ def attack(
         for noise in noises:
             steps = [step(model, batch, noise=noise, seed=seed, planted=name == "bins", trial=trial)
                      for trial in range(trials)]
-            guesses = [inputs_found(model, one, name) for one in steps]
-            numbers = {}
-            for suffix, truth in (("", steps), ("_control", steps[1:] + steps[:1])):
-                scores = _scores(model, name, steps, guesses, truth)
-                numbers |= {f"{key}{suffix}": value for key, value in scores.items()}
-            for metric, value in numbers.items():
+            found[batch, noise_name(noise)] = judged(model, name, steps)
+            for metric, value in found[batch, noise_name(noise)].items():
                 run.metric(metric, value, attack=name, batch=batch, noise=noise_name(noise))
-            found[batch, noise_name(noise)] = numbers
     return found
+
+
+def judged(model: FinDiffRun, name: str, steps: Sequence[Step]) -> dict[str, float]:
+    """Return what an attack has right of several steps, and ("_control") of each next one's records; see `attack`."""
+    guesses, numbers = [inputs_found(model, one, name) for one in steps], {}
+    for suffix, truth in (("", steps), ("_control", steps[1:] + steps[:1])):
+        numbers |= {f"{key}{suffix}": value for key, value in _scores(model, name, steps, guesses, truth).items()}
+    return numbers
 
 
 def _scores(
@@ -201,79 +205,6 @@ def _scores(
 def noise_name(noise: float | None) -> str:
     """Return the label of a noise multiplier: "none" is a step without clipping, "0" one with clipping alone."""
     return "none" if noise is None else f"{noise:g}"
-
-
-def known_rows(held_out: pd.DataFrame, train: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """Return the held-out rows whose categories all occur in training: the codec knows no others."""
-    known = np.ones(len(held_out), dtype=bool)
-    for column, kind in kinds.items():
-        if kind in ("categorical", "boolean"):
-            known &= held_out[column].isin(train[column].unique()).to_numpy()
-    return held_out[known].reset_index(drop=True)
-
-
-def uploads(model: FinDiffRun, updates: int, *, seed: int) -> list[torch.Tensor]:
-    """Return the weights that every client uploads after one more round, with random draws of its own.
-
-    The learning rate is that of the middle of training (at its end it is nothing), the optimiser's state is new.
-    """
-    return [_upload(client, model.federation.weights(), updates, seed) for client in model.federation.clients]
-
-
-def whose(
-    run: records.Run, model: FinDiffRun, sent: Sequence[torch.Tensor], groups: Sequence[int],
-    reference: pd.DataFrame, *, rows: int, draws: int, seed: int, **labels,
-) -> dict[int, Estimate]:
-    """Record how often the owner of records is found by the smallest loss over the uploads, by records a guess.
-
-    groups: so many records of one owner a guess. source_accuracy, its chance, source_advantage, what is above it, and
-    source_accuracy_plain, without calibration (Hu et al. 2021). `rows` of every client, and the held-out rows
-    `reference` that calibrate the clients against each other, are scored at `draws` fixed times and noises, equal for
-    every record and upload.
-    """
-    members = model.federation.clients
-    every = [numpy_generator(seed, "attack", "members", k).permutation(c.rows)[:rows] for k, c in enumerate(members)]
-    owners = np.repeat(np.arange(len(members)), [len(part) for part in every])
-    generator = torch_generator(seed, "attack", "scores")
-    dim, T = model.head.space.dim, model.config.T
-    t, noise = torch.randint(T, (1, draws), generator=generator), torch.randn(1, draws, dim, generator=generator)
-    parts = [(own.codes[part], own.numbers[part], own.labels[part])
-             for own, part in zip(model.prepared.rows, every, strict=True)]
-    held = model.prepared.encode(reference, numpy_generator(seed, "attack", "ties"))
-    losses = np.stack([_losses(model, weights, parts, t, noise) for weights in sent])
-    held = [(held.codes, held.numbers, held.labels)]
-    public = np.stack([_losses(model, weights, held, t, noise) for weights in sent])
-    found = {}
-    for size in groups:
-        names = np.concatenate([k * rows + np.arange(len(part)) // size for k, part in enumerate(every)])
-        truth = owners[np.unique(names, return_index=True)[1]]
-        found[size] = source_inference.source_accuracy(source_inference.source(losses, public, names), truth)
-        chance = float(np.bincount(truth).max() / len(truth))
-        run.metric("source_accuracy", float(found[size].value), group=size, **labels)
-        plain = source_inference.source_accuracy(source_inference.source(losses, groups=names), truth)
-        run.metric("source_accuracy_plain", float(plain.value), group=size, **labels)
-        run.metric("source_chance", chance, group=size, **labels)
-        run.metric("source_advantage", float(found[size].value - chance), group=size, **labels)
-    return found
-
-
-@torch.no_grad()
-def _losses(
-    model: FinDiffRun, weights: torch.Tensor, parts: Sequence[tuple[torch.Tensor, ...]], t: torch.Tensor,
-    noise: torch.Tensor,
-) -> np.ndarray:
-    """Return the loss of every record of all parts (codes, numbers, labels) under some weights."""
-    load_flat_weights(model.network, weights)
-    codes, numbers, labels = (torch.cat(same) for same in zip(*parts, strict=True))
-    x0, n = model.head.space.embed(codes, numbers), len(labels)
-    return model.head.loss(model.network, x0, codes, labels, t.expand(n, -1), noise.expand(n, -1, -1)).numpy()
-
-
-def _upload(client: Client, weights: torch.Tensor, updates: int, seed: int) -> torch.Tensor:
-    for name, generator in client.generators.items():
-        generator.manual_seed(derive(seed, "attack", "upload", client.name, name))
-    client.steps_taken, client.optimiser = client.training.total_steps // 2, client._new_optimiser()
-    return client.update(weights, updates)[0]
 
 
 @torch.no_grad()
