@@ -8,6 +8,7 @@ system.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -188,8 +189,14 @@ def lower_bound(
 
 
 def _one_run(canaries: int, guesses: int, correct: int, delta: float) -> Callable[[float], float]:
-    counts = dict(canaries=canaries, guesses=guesses, correct=correct, delta=delta)
-    return lambda significance: audit.one_run_epsilon(**counts, significance=significance)
+    return lambda significance: _bound(canaries, guesses, correct, delta, significance)
+
+
+@cache
+def _bound(canaries: int, guesses: int, correct: int, delta: float, significance: float) -> float:
+    # Every attack has the same ceiling.
+    counts = dict(canaries=canaries, guesses=guesses, correct=correct)
+    return audit.one_run_epsilon(**counts, delta=delta, significance=significance)
 
 
 def power(scores: Mapping[str, np.ndarray], swap: np.ndarray | None = None) -> dict[str, float]:

@@ -61,10 +61,10 @@ def findiff_views(
         "gradient": white.loss_scores(white.losses(gradient_norms(model, drawn.seed), drawn.frame, **few)),
     }
     stated, halves = replaced(model, drawn), linked(drawn, synthetic)
+    rows = by_rows(drawn, synthetic)
     # Whoever has the weights draws rows from them.
-    weights, rows = weights | by_rows(drawn, synthetic), by_rows(drawn, synthetic)
     views = [View("findiff", choice, name, scores, margins_of(scores), halves, stated)
-             for name, scores in (("server", weights), ("release", rows))]
+             for name, scores in (("server", weights | rows), ("release", rows))]
     return _recorded(run, drawn, views, synthetic, ceiling)
 
 

@@ -32,17 +32,20 @@ def scale(frame: pd.DataFrame) -> Figure:
     names = sorted(set(shares["dataset"]))
     figure, axes = style.canvas(style.WIDTH, 2.2 * len(names) + 1.3, len(names), 3, sharex=True)
     for line, dataset in zip(axes, names, strict=True):
-        own = shares[shares["dataset"] == dataset]
-        at = {(row.system, row.choice): row for row in own.itertuples()}
+        at = {(row.system, row.choice): row for row in shares[shares["dataset"] == dataset].itertuples()}
         for panel, (metric, title) in zip(line, PANELS, strict=True):
             found = means(frame, metric, BY, dataset=dataset)
+            for system, (_, colour, _, _) in SYSTEMS.items():
+                own = found[(found["system"] == system) & (found["view"] == "server")].set_index("choice")["mean"]
+                ladder = [place for place in looks if place[0] == system and place[1] in own]
+                panel.plot([at[place].mean for place in ladder], [_drawn(own[place[1]], metric) for place in ladder],
+                           color=colour, linewidth=0.6)
             for (system, choice), (colour, marker) in looks.items():
                 for row in found[(found["system"] == system) & (found["choice"] == choice)].itertuples():
-                    where = at[system, choice]
-                    y = max(row.mean, _FLOOR) if metric == "tpr_at_1_percent" else row.mean
-                    panel.errorbar(where.mean, y, xerr=half(where), yerr=half(row), color=colour, marker=marker,
-                                   mfc=colour if VIEWS[row.view][1] else "white", linestyle="none",
-                                   zorder=3 if VIEWS[row.view][1] else 2, clip_on=False)
+                    where, filled = at[system, choice], VIEWS[row.view][1]
+                    panel.errorbar(where.mean, _drawn(row.mean, metric), xerr=half(where), yerr=half(row),
+                                   color=colour, marker=marker, mfc=colour if filled else "white", linestyle="none",
+                                   zorder=3 if filled else 2, clip_on=False)
             panel.axvline(means(frame, "matched_target", [], dataset=dataset)["mean"].iloc[0], color=style.GREY,
                           linewidth=0.7, dashes=(1, 2))
             panel.set_ylabel(title)
@@ -51,11 +54,12 @@ def scale(frame: pd.DataFrame) -> Figure:
                 panel.set_xlabel("utility, share of real rows'")
         most = means(frame, "epsilon_ceiling", BY, dataset=dataset)["mean"].max()
         line[0].axhline(most, color=style.GREY, linewidth=0.9, dashes=(3, 2))
-        line[0].annotate("the most that so many coins can show", (0.02, most), (0, 2), textcoords="offset points",
+        line[0].annotate("most that the coins can show", (0.02, most), (0, 4), textcoords="offset points",
                          fontsize=6, color=style.GREY)
-        line[0].set_ylim(-0.03 * most, 1.13 * most)
+        line[0].set_ylim(-0.03 * most, 1.17 * most)
         line[1].axhline(0.01, color=style.GREY, linewidth=0.9, dashes=(3, 2))
-        line[1].annotate("chance", (0.02, 0.01), (0, -7), textcoords="offset points", fontsize=6, color=style.GREY)
+        line[1].annotate("dashed: chance", (0.02, _FLOOR), (0, 3), textcoords="offset points", fontsize=6,
+                         color=style.GREY)
         line[1].set(yscale="log", ylim=(_FLOOR, 1.1))
         line[2].set_ylim(-0.03, 1.03)
         line[0].set_title(dataset)
@@ -65,9 +69,13 @@ def scale(frame: pd.DataFrame) -> Figure:
                        label=text) for text, filled in VIEWS.values()]
     handles += [Line2D([], [], color=style.GREY, linewidth=0.7, dashes=(1, 2), label="matched utility"),
                 Line2D([], [], linestyle="none", label=runs(shares))]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2,
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.0,
                   title="setting: ε that is stated for what the server holds, one person replaced")
     return figure
+
+
+def _drawn(value: float, metric: str) -> float:
+    return max(value, _FLOOR) if metric == "tpr_at_1_percent" else value
 
 
 def _looks(frame: pd.DataFrame) -> dict[tuple[str, str], tuple[str, str]]:
