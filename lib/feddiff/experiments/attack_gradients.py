@@ -181,25 +181,26 @@ def attack(
 def judged(model: FinDiffRun, name: str, steps: Sequence[Step]) -> dict[str, float]:
     """Return what an attack has right of several steps, and ("_control") of each next one's records; see `attack`."""
     guesses, numbers = [inputs_found(model, one, name) for one in steps], {}
+    read = [] if name == "bins" else [records_found(model, *pair) for pair in zip(steps, guesses, strict=True)]
     for suffix, truth in (("", steps), ("_control", steps[1:] + steps[:1])):
-        numbers |= {f"{key}{suffix}": value for key, value in _scores(model, name, steps, guesses, truth).items()}
+        numbers |= {f"{key}{suffix}": value for key, value in _scores(name, guesses, read, truth).items()}
     return numbers
 
 
 def _scores(
-    model: FinDiffRun, name: str, steps: Sequence[Step], guesses: Sequence[torch.Tensor], truth: Sequence[Step]
+    name: str, guesses: Sequence[torch.Tensor], read: Sequence[tuple[torch.Tensor, torch.Tensor]],
+    truth: Sequence[Step],
 ) -> dict[str, float]:
-    """Return what the guesses made from `steps` have right of the records of `truth`."""
+    """Return what guessed inputs, and the records read out of them (none for "bins"), have right of `truth`."""
     errors = np.concatenate([inversion.errors(guess, one.inputs) for guess, one in zip(guesses, truth, strict=True)])
-    found = {"input_error": float(errors.mean()), "inputs_recovered": float((errors < EXACT).mean())}
-    if name != "bins":
-        right = np.concatenate([recovered(*records_found(model, one, guess), true)
-                                for one, guess, true in zip(steps, guesses, truth, strict=True)])
-        found |= {"columns_right": float(right.mean()), "records_recovered": float((right == 1).mean())}
+    numbers = {"input_error": float(errors.mean()), "inputs_recovered": float((errors < EXACT).mean())}
+    if read:
+        right = np.concatenate([recovered(*found, true) for found, true in zip(read, truth, strict=True)])
+        numbers |= {"columns_right": float(right.mean()), "records_recovered": float((right == 1).mean())}
     if name == "ratio" and len(truth[0].inputs) == 1:
         firsts, inputs = torch.stack([guess[0] for guess in guesses]), torch.cat([one.inputs for one in truth])
-        found["correlation"] = float(inversion.correlations(firsts, inputs).mean())
-    return found
+        numbers["correlation"] = float(inversion.correlations(firsts, inputs).mean())
+    return numbers
 
 
 def noise_name(noise: float | None) -> str:

@@ -58,7 +58,7 @@ def steps(frame: pd.DataFrame) -> Figure:
             panel.set_ylim(-0.25, 1.06)
             panel.set_xticks(range(len(noises)), [NOISES.get(text, text) for text in noises])
             panel.set_title(title if name == "inputs_recovered" else "batch of 1: ratio's guess" if own.empty else "")
-            if line is axes[-1]:
+            if panel in axes[-1]:
                 panel.set_xlabel("noise multiplier")
         line[0].set_ylabel(METRICS[name] if len(datasets) == 1 else f"{dataset}\n{METRICS[name]}")
     handles = [Line2D([], [], color=LOOKS[batch][0], marker=LOOKS[batch][1], label=f"batch of {batch}")
@@ -107,8 +107,8 @@ def updates(frame: pd.DataFrame) -> Figure:
                         panel.plot(counts.index(row.local_steps), row.mean, "_", color=style.GREY)
             panel.set_ylim(-0.06, 1.08)
             panel.set_xticks(range(len(counts)), counts)
-            panel.set_title(title if line is axes[0] else "")
-            if line is axes[-1]:
+            panel.set_title(title if panel in axes[0] else "")
+            if panel in axes[-1]:
                 panel.set_xlabel("local steps in the update")
         if len(datasets) > 1:
             line[0].set_ylabel(dataset)
@@ -127,7 +127,7 @@ def canaries(frame: pd.DataFrame) -> Figure:
     formal, lower, ceiling, estimate = (means(frame, f"upload_epsilon{suffix}", by)
                                         for suffix in ("", "_lower", "_ceiling", "_estimate"))
     datasets, budgets = sorted(set(lower["dataset"])), sorted(set(lower["budget"]), key=order)
-    figure, axes = style.canvas(max(style.COLUMN, 2.3 * len(datasets)), 2.9, 1, len(datasets), sharey=True)
+    figure, axes = style.canvas(max(4.4, 2.3 * len(datasets)), 2.9, 1, len(datasets), sharey=True)
     for panel, dataset in zip(axes[0], datasets, strict=True):
         for table, colour, marker, size in ((formal, "black", "_", 16), (ceiling, style.GREY, "_", 16)):
             for row in table[table["dataset"] == dataset].itertuples():
@@ -147,7 +147,7 @@ def canaries(frame: pd.DataFrame) -> Figure:
         panel.set_xlabel("formal ε of the update")
     axes[0, 0].set_ylabel("ε of one update")
     handles = [Line2D([], [], color="black", marker="_", linestyle="none", label="formal"),
-               Line2D([], [], color=style.GREY, marker="_", linestyle="none", label="bound if every guess were right")]
+               Line2D([], [], color=style.GREY, marker="_", linestyle="none", label="bound, every guess right")]
     handles += [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, c, m in AUDITED.values()]
     handles.append(Line2D([], [], color=style.GREY, marker="o", fillstyle="none", linestyle="none",
                           label="estimate (no bound)"))
