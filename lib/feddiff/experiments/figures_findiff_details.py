@@ -193,8 +193,9 @@ def gains(frame: pd.DataFrame) -> Figure:
         panel.locator_params(axis="x", nbins=4)
     for panel in axes[0, :2]:
         panel.axvline(0, color=style.GREY, linewidth=0.8)
+    axes[0, 2].set_xlim(-0.04, 1.04)
     axes[0, 0].plot(list(REPORTED_GAIN.values()), [list(ARMS).index(arm) for arm in REPORTED_GAIN], "k*", markersize=6,
-                    linestyle="none")
+                    linestyle="none", zorder=3)
     axes[0, 0].set_yticks(range(len(ARMS)), list(ARMS.values()))
     handles = _handles(looks, runs(*found))
     handles.insert(-1, Line2D([], [], color="black", marker="*", linestyle="none", label="reported, second-hand"))

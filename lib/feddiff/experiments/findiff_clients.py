@@ -13,6 +13,7 @@ from scipy.stats import binom, ks_2samp
 
 from feddiff.data import partitions
 from feddiff.data.tables import Table
+from feddiff.experiments import findiff_rounds as rounds
 from feddiff.experiments import findiff_study as study
 from feddiff.experiments import records
 from feddiff.experiments.findiff_study import Federation
@@ -92,9 +93,10 @@ def federated(
     """Train over all clients of `setting` and record quality, privacy statement and noise; return run and release.
 
     client_epsilon: of the worst client. noise_multiplier: the largest. averaged_noise: standard deviation of the noise
-    in the average gradient, sqrt(sum_k (n_k / n * sigma_k)^2) C / B, when the clients take one step together.
+    in the average gradient, sqrt(sum_k (n_k / n * sigma_k)^2) C / B, when the clients take one step together. Trained
+    as in `findiff_rounds`, so that notebooks 11 and 13 share what they have in common.
     """
-    model = study.trained(setting, config, progress=False)
+    model = rounds.watched(setting, config)
     synthetic = model.sample(setting.rows, seed=setting.seed)
     study.judge(run, setting, synthetic, copies=False, **labels)
     if attacks:

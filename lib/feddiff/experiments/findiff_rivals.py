@@ -75,11 +75,14 @@ def release(
 ) -> Drawn:
     """Return what `method` (of TRUST) releases of the setting's training rows, at `epsilon` or without DP (None).
 
-    client: whose rows "local" has. changes: method -> changes of its settings at this scale ("diffusion": all of them).
+    client: whose rows "local" has. changes: method -> changes of its settings at this scale ("diffusion": of all
+    diffusion models; "diffusion_without_dp": of those without DP besides, whose recipe has most rounds).
     """
     if method not in TRUST or (method == "local") != (client is not None):
         raise ValueError(f"method must be one of {', '.join(TRUST)}, and only 'local' has a client, got {method!r}")
     own = (changes or {}).get("diffusion" if method in DIFFUSION else method, {})
+    if method in DIFFUSION and epsilon is None:
+        own = own | (changes or {}).get("diffusion_without_dp", {})
     begun, private, seconds = time.perf_counter(), epsilon is not None, None
     if method in study.FREE or method in study.PRIVATE:
         frame, statement = study.floor(setting, method, epsilon=epsilon, delta=delta)
