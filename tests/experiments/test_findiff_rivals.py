@@ -58,6 +58,10 @@ def test_trust_and_clients(setting):
                                                                  ("local", 1))}) == 4
     drawn = rivals.release(setting, "local", client=0, **HOW)
     assert drawn.settings["rows_seen"] == len(setting.clients[0])
+    shorter = HOW | dict(changes=TINY | dict(diffusion_without_dp=dict(R=2)))
+    steps = [rivals.release(setting, "ours", epsilon=epsilon, **shorter).settings["training_steps"]
+             for epsilon in (None, 1.0)]
+    assert steps == [2, 1], "what is changed without DP leaves the private run alone"
     with pytest.raises(ValueError, match="only 'local' has a client"):
         rivals.release(setting, "local", **HOW)
     with pytest.raises(ValueError, match="method must be one of"):

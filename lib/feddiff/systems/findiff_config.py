@@ -16,7 +16,8 @@ class FinDiffConfig:
     """Everything that determines a run; names are the paper's symbols where it has one.
 
     Diffusion: T, beta_1, beta_T, scale_betas, timesteps (law of the t that a step trains on: "uniform", or DP-FinDiff's
-    "adaptive", which moves from noise to clean rows; it sees the step alone, so epsilon is the same). Space and head: numerics, embedding, head, prediction, reduction.
+    "adaptive", which moves from noise to clean rows; it sees the step alone, so epsilon is the same). Space and head:
+    numerics, embedding, head, prediction, reduction.
     Network: hidden, conditioning, body, label_scale, zero_output, uniform_output, freeze_condition (time MLP and label
     embedding stay as they were drawn, as in the authors' DP mode). Training: R rounds of S local updates with expected
     batch B, K noise draws a record, lr, lr_schedule, optimiser, optimiser_state, ema (0: none), strategy,
