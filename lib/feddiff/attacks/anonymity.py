@@ -92,20 +92,30 @@ def attribute_inference(
     generator: np.random.Generator,
     attacks: int = 500,
     secrets: Sequence[str] | str | None = None,
+    known: Sequence[str] | str | None = None,
     tolerance: float = 0.05,
     kinds: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> Result:
     """Return the risk that the release tells a secret of an original person (`attacks.attribute_inference`).
 
-    secrets: columns to guess, every other column being known; by default each column in turn, the attacked rows shared
-    evenly. tolerance: relative error at which a guessed number counts as right. attacks: rows attacked, at most all.
+    secrets: columns to guess; by default each column in turn (of those that are not in `known`), the attacked rows
+    shared evenly. known: columns the attacker holds of its targets, none of them a secret; by default all but the
+    secret. tolerance: relative error at which a guessed number counts as right. attacks: rows attacked, at most all.
     """
     rows = _checked(original, synthetic, control, kinds, generator, attacks, confidence)
+    held = None if known is None else rows.positions(known, "known")
+    if held is not None and secrets is None:
+        secrets = [name for place, name in enumerate(rows.names) if place not in held]
     chosen = _secrets(rows, secrets)
+    both = [] if held is None else [rows.names[place] for place in np.intersect1d(chosen, held)]
+    if both:
+        raise ValueError(f"a secret cannot be known, known and secrets both name {both}")
     if not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance must be a finite number >= 0, got {tolerance!r}")
-    counts = inference_game.play(rows, generator=generator, attacks=attacks, secrets=chosen, tolerance=tolerance)
+    counts = inference_game.play(
+        rows, generator=generator, attacks=attacks, secrets=chosen, tolerance=tolerance, known=held
+    )
     return judge("attribute-inference", counts, confidence)
 
 

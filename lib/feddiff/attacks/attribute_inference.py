@@ -1,9 +1,9 @@
 """Attribute inference: read a person's secret off the nearest synthetic row.
 
-Threat model (Giomi et al., 2023, section 4.3): the attacker knows all columns of a person but one and guesses that one
-from the synthetic row that is nearest in the others. A category is guessed right where it is equal (missing equals
-missing), a number where it lies within a relative tolerance. The blind attacker guesses the secret of a random
-synthetic row.
+Threat model (Giomi et al., 2023, section 4.3): the attacker knows columns of a person, by default all but one, and
+guesses another one from the synthetic row that is nearest in those it knows. A category is guessed right where it is
+equal (missing equals missing), a number where it lies within a relative tolerance. The blind attacker guesses the
+secret of a random synthetic row.
 """
 
 import numpy as np
@@ -13,13 +13,16 @@ from feddiff.attacks.mixed_rows import CONTROL, ORIGINAL, SYNTHETIC, MixedRows, 
 
 
 def play(
-    rows: MixedRows, *, generator: np.random.Generator, attacks: int, secrets: np.ndarray, tolerance: float
+    rows: MixedRows, *, generator: np.random.Generator, attacks: int, secrets: np.ndarray, tolerance: float,
+    known: np.ndarray | None = None,
 ) -> Counts:
     """Play the game on `attacks` different rows (fewer where a table has fewer) and return its counts.
 
-    secrets: positions of the columns to guess; each attacked row has one secret, the secrets evenly shared. All other
-    columns are known. tolerance: |guess - secret| <= tolerance |guess| wins for a number.
+    secrets: positions of the columns to guess; each attacked row has one secret, the secrets evenly shared. known:
+    positions of the columns that are known (None: all but the secret). tolerance: |guess - secret| <= tolerance |guess|
+    wins for a number.
     """
+    held = np.arange(len(rows.names)) if known is None else known
     rows = rows.with_synthetic(generator.permutation(rows.rows(SYNTHETIC)))
     made, won = {}, {}
     for side in (ORIGINAL, CONTROL):
@@ -27,8 +30,8 @@ def play(
         made[side] = len(targets)
         nearest = np.empty(len(targets), dtype=np.int64)
         for turn, secret in enumerate(secrets):
-            known = np.setdiff1d(np.arange(len(rows.names)), secret)
-            nearest[turn :: len(secrets)] = nearest_rows(rows, side, targets[turn :: len(secrets)], known)[:, 0]
+            given = np.setdiff1d(held, secret)
+            nearest[turn :: len(secrets)] = nearest_rows(rows, side, targets[turn :: len(secrets)], given)[:, 0]
         won[side] = _right(rows, side, targets, nearest, secrets, tolerance)
         if side == ORIGINAL:
             drawn = generator.integers(rows.rows(SYNTHETIC), size=len(targets))

@@ -61,7 +61,7 @@ def game(table: Table, *, size: int, clients: int, seed: int) -> Game:
     outlying = np.zeros(size, dtype=bool)
     outlying[shadow_game.outliers(pool.frame, round(OUTLIERS * size), kinds=pool.kinds)] = True
     setting = _federation(pool.select(inside), pool.select(~inside), clients, seed, "target")
-    return Game(pool, inside, outlying, reference, _codec(table, reference), setting)
+    return Game(pool, inside, outlying, reference, public_codec(table, reference), setting)
 
 
 def recipe(epsilon: str, *, scale: str, rounds: int, delta: float = 1e-5) -> findiff.FinDiffConfig:
@@ -182,7 +182,7 @@ def copies(run: records.Run, played: Game, synthetic: pd.DataFrame, *, seed: int
     return seen.closer_to_train
 
 
-def agreement(run: records.Run, scores: pd.DataFrame) -> float:
+def agreement(run: records.Run, scores: pd.DataFrame, **labels) -> float:
     """Record how alike metrics (columns) rank releases (rows): Kendall's tau-b for each pair, in [-1, 1]; their mean.
 
     A metric that is the same for every release ranks nothing: its pairs count as 0, no agreement.
@@ -191,8 +191,8 @@ def agreement(run: records.Run, scores: pd.DataFrame) -> float:
     for one, other in combinations(scores.columns, 2):
         tau = float(kendalltau(scores[one], scores[other]).statistic)
         found.append(0.0 if math.isnan(tau) else tau)
-        run.metric("rank_agreement", found[-1], metric=one, other=other)
-    run.metric("rank_agreement_mean", float(np.mean(found)))
+        run.metric("rank_agreement", found[-1], metric=one, other=other, **labels)
+    run.metric("rank_agreement_mean", float(np.mean(found)), **labels)
     return float(np.mean(found))
 
 
@@ -270,7 +270,8 @@ def _federation(train: Table, test: Table, clients: int, seed: int, name: str) -
     return study.Federation(train=train, test=test, clients=members, rows=len(train), seed=seed, identity=identity)
 
 
-def _codec(table: Table, reference: Table) -> TableCodec:
+def public_codec(table: Table, reference: Table) -> TableCodec:
+    """Return a codec of public knowledge: quantiles of the reference rows, labels of the table's codebook."""
     fitted = TableCodec.fit(
         reference.frame, table.kinds, columns=table.features, numerics="quantile-ties", provenance="public"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
+from feddiff.experiments import figures_attacks_anonymity
 from feddiff.experiments import figures_attacks_copies, figures_attacks_gradients, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
@@ -244,6 +245,14 @@ PARTS = {
             "groups": figures_attacks_images.groups, "memorised": figures_attacks_images.memorised,
         },
         pinned={"group": "all"}, hidden=("pictures_held",), shown=("membership_auc", "tpr_at_10_percent"),
+    ),
+    "42_anonymity": Parts(
+        figures={"risks": figures_attacks_anonymity.risks, "metrics": figures_attacks_anonymity.metrics},
+        pinned={"ids": ""}, 
+        hidden=("half_width", "passes", "rank_agreement", "membership_auc_low", "membership_auc_high", "risk_low",
+                "risk_high", "attack_risk_low", "attack_risk_high"),
+        shown=("risk", "attack_rate", "control_rate", "baseline_rate", "too_weak"),
+        tables={"scores": figures_attacks_anonymity.scores},
     ),
     "44_upload_reidentification": Parts(
         figures={
