@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import os
+import textwrap
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +22,7 @@ import nearest_records
 import pandas as pd
 import private_step
 import sampling_loop
+import shadow_cost
 import torch
 
 from feddiff.experiments import files, provenance, style
@@ -37,7 +39,9 @@ BENCHMARKS = {
     "image-step": (9, image_step.step),
     "sampling-256": (3, sampling_loop.sampling),
     "nearest-records": (5, nearest_records.nearest),
+    "nearest-memory": (1, nearest_records.memory),
     "anonymity-games": (5, anonymity_games.games),
+    "shadow-models": (3, shadow_cost.shadows),
 }
 # (benchmark, ratio) -> why the bound is out of reach as things stand, from profiles of the variants.
 REASONS = {
@@ -94,7 +98,7 @@ def draw(record: dict, name: str) -> None:
     axis.set_xscale("log")
     axis.invert_yaxis()
     axis.set_xlabel("milliseconds, log scale" if record["unit"] == "s" else f"{record['unit']}, log scale")
-    axis.set_title(record["title"])
+    axis.set_title(textwrap.fill(record["title"], 60))
     for suffix, metadata in ((".pdf", {"CreationDate": None, "Creator": None, "Producer": None}), (".png", {})):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], metadata=metadata or {"Software": None}, dpi=200)
