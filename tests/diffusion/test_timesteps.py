@@ -45,3 +45,8 @@ def test_uniform_draws_are_those_of_before_at_any_progress(progress):
 @pytest.mark.parametrize("law", timesteps.LAWS)
 def test_an_empty_batch_draws_nothing(law):
     assert timesteps.draw(law, T, (0, 2), 0.3, torch_generator(0, "draws")).shape == (0, 2)
+
+
+def test_another_law_is_refused():
+    with pytest.raises(ValueError, match="law must be one of"):
+        timesteps.draw("early", T, (3, 1), 0.0, torch_generator(0, "draws"))

@@ -22,5 +22,7 @@ def draw(law: str, T: int, shape: tuple[int, ...], progress: float, generator: t
     """Return timesteps in {0, ..., T-1} of this shape, int64; progress: share of the training that is done."""
     if law == "uniform":
         return torch.randint(T, shape, generator=generator)
+    if law != "adaptive":
+        raise ValueError(f"law must be one of {LAWS}, got {law!r}")
     reached = adaptive_weights(T, progress).cumsum(0)
     return torch.searchsorted(reached / reached[-1], torch.rand(shape, generator=generator).double(), right=True)

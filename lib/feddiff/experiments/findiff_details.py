@@ -150,7 +150,7 @@ def ablation(
 ) -> dict[str, dict[str, float]]:
     """Train and judge the arms of ABLATION and a twin of the base arm with another seed; record what each gains.
 
-    <metric>_gain: change in per cent from "mean_uniform" with the same rows, batches and DP noise ("again": from another
+    <metric>_gain: change in per cent from "mean_uniform" with the same rows, batches and DP noise ("again": of another
     seed alone). clipped_share: records whose gradient was clipped, over the training. Returns arm -> recorded numbers.
     """
     found, twin = {}, replace(setting, seed=setting.seed + AGAIN)

@@ -103,6 +103,7 @@ class FinDiffConfig:
             ("preprocessing", PREPROCESSING),
             ("label_marginals", LABEL_MARGINALS),
             ("prior", PRIORS),
+            ("timesteps", TIMESTEPS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
