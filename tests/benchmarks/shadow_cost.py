@@ -14,7 +14,7 @@ from feddiff.seeds import numpy_generator
 from feddiff.systems import findiff
 
 RECORDS, CLIENTS, ROUNDS, DRAWS, SHADOWS = 500, 2, 8, 4, 2
-TARGET, SHADOW, SCORING, LOSS = "target training", "one shadow", "scores of all attacks", "scores by the loss alone"
+TARGET, SHADOW, SCORING, ALONE = "target training", "one shadow", "scores of all attacks", "scores without shadows"
 
 
 def shadows(rounds: int) -> Benchmark:
@@ -41,16 +41,16 @@ def shadows(rounds: int) -> Benchmark:
     def run_scoring() -> None:
         attack_membership.white_box(played, target, known, draws=DRAWS, seed=0)
 
-    def run_loss() -> None:
+    def run_alone() -> None:
         attack_membership.white_box(played, target, [], draws=DRAWS, seed=0)
 
     return Benchmark(
         title=f"a shadow model for {RECORDS} records, {ROUNDS} rounds of DP training",
-        variants={TARGET: run_target, SHADOW: run_shadow, SCORING: run_scoring, LOSS: run_loss},
+        variants={TARGET: run_target, SHADOW: run_shadow, SCORING: run_scoring, ALONE: run_alone},
         goals=[
             Goal("one shadow against the target's training", SHADOW, TARGET),
             Goal(f"scores with {SHADOWS} shadows against the target's training", SCORING, TARGET),
-            Goal("scores without shadows against the target's training", LOSS, TARGET),
+            Goal("scores without shadows against the target's training", ALONE, TARGET),
         ],
         rounds=rounds,
         facts={
