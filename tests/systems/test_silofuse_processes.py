@@ -55,6 +55,18 @@ def test_processes_send_the_same_bytes_and_make_the_same_table():
 
 
 @pytest.mark.slow
+def test_messages_longer_than_a_pipe_holds_cross_in_both_directions():
+    rows = 40_000  # 4 bytes a row and latent; a pipe holds some 64 to 200 KiB
+    g = numpy_generator(1, "long table")
+    long = [Silo(f"silo {k}", pd.DataFrame({f"a{k}": g.normal(size=rows), f"b{k}": g.normal(size=rows)}),
+                 {f"a{k}": "numeric", f"b{k}": "numeric"}) for k in range(2)]
+    with silofuse_processes.train(long, CONFIG, progress=False) as there:
+        assert [message.kind for message in there.channel.log] == ["upload"] * 2 + ["denoised"] * 2 + ["upload"] * 2
+        assert min(message.nbytes for message in there.channel.log) > 300_000
+        assert len(there.sample(rows, seed=0)) == rows
+
+
+@pytest.mark.slow
 def test_an_error_of_a_silo_is_raised_here_and_ends_all_processes():
     first, second = silos()
     broken = replace(first, frame=first.frame.assign(height=np.nan))

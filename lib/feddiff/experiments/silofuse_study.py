@@ -116,16 +116,16 @@ def recipes(scale: str, **changes) -> dict[str, Any]:
     """Return method -> configuration at a scale; changes: those of the SiloFuse configuration.
 
     Every method trains for as many steps on batches of the same size as SiloFuse's busiest party (ae_steps +
-    dm_steps); the central autoencoders get the steps of all silos' together.
+    dm_steps), for GANs those of critic and generator together; the central autoencoders get the steps of all silos'
+    together.
     """
     base = silofuse.ours(scale=scale, **changes)
     steps, batch = base.ae_steps + base.dm_steps, base.dm_batch
-    narrow = dict(width=64) if scale == "quick" else {}
-    own = {
-        "tab_ddpm": tabddpm.ours(scale, steps=steps, batch=batch),
-        "gan_linear": gan_tables.ours("linear", scale, steps=steps, batch=batch, **narrow),
-        "gan_conv": gan_tables.ours("conv", scale, steps=steps, batch=batch, **narrow),
-    }
+    own = {"tab_ddpm": tabddpm.ours(scale, steps=steps, batch=batch)}
+    for network in ("linear", "conv"):
+        narrow = dict(width=64) if scale == "quick" else {}
+        whole = gan_tables.ours(network, scale, batch=batch, **narrow)
+        own[f"gan_{network}"] = replace(whole, steps=max(1, steps // (1 + whole.critic_steps)))
     return {method: own.get(method, base) for method in METHODS}
 
 

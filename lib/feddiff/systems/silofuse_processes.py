@@ -82,8 +82,10 @@ class ProcessFederation:
             self.coordinator.fit(round=round, progress=progress)
             if round + 1 < self.config.rounds:
                 for name, z in self.coordinator.denoised(round).items():
+                    # The order first: a message longer than a pipe holds waits until the silo reads it.
+                    self._silos[name].order("receive")
                     self._send(name, "denoised", z, round)
-                    self._silos[name].ask("receive")
+                    self._silos[name].answer()
 
     def sample_parts(self, rows: int, *, seed: int) -> dict[str, pd.DataFrame]:
         """Return the synthetic columns of each silo, as its desk hands them over."""
