@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,17 @@ def test_the_notebook_rules_bite(tmp_path, cells, words):
     path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}}))
     found = faults(path)
     assert (not found) if words is None else any(words in fault for fault in found)
+
+
+def test_a_cell_of_a_notebook_under_test_waits_longer_than_nbval_would(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (folder / "conftest.py").write_text((FOLDER / "conftest.py").read_text() + (
+        "\n\ndef pytest_collection_finish(session):\n    print([i.output_timeout for i in session.items])\n"
+    ))
+    path = folder / "10_toy.ipynb"
+    notebook = {"cells": GOOD, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 4}
+    path.write_text(json.dumps(notebook))
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--collect-only", "-q", "-s", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "[120, 120, 120]" in done.stdout, done.stdout + done.stderr
