@@ -14,9 +14,11 @@ help() {
     cat <<'HELP'
 ./run_all.sh [quick|standard|paper] [options]   run the notebooks of a scale, then its tables, figures and claims
       quick      (default) minutes on a laptop      standard   the committed results      paper   the papers' sizes
-      --only PATTERN   only jobs whose name contains PATTERN or matches it as a glob ("10_*", "*adult*seed=0")
+      --only PATTERN   only jobs whose name contains PATTERN or matches it as a glob ("10_*", "*adult*seed=0");
+                       may be repeated
       --jobs N         jobs side by side (default: the number of cores)
       --dry-run        list what would run, and run nothing
+      --no-figures     leave tables, figures and README as they are (later: ./run_all.sh figures SCALE)
       --fresh          forget finished jobs and trained runs
       -p NAME=VALUE    set a parameter in every selected notebook that has it (may be repeated)
       -- OPTIONS       hand what follows to Snakemake, e.g. `-- --executor slurm`

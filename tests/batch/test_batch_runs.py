@@ -134,6 +134,21 @@ def test_fresh_runs_finished_jobs_again_and_tells_the_notebook(toys):
 
 
 @pytest.mark.slow
+def test_tables_and_figures_can_be_left_for_later(toys):
+    toys.notebook("10_toy", 'scale = "quick"', "assert True")
+    toys.plan("10_toy: {quick: {}}")
+    record = toys.result("records", "10_toy.json")
+    record.parent.mkdir(parents=True)
+    record.write_text("no record")
+    done = _run(toys)
+    assert done.returncode == 1
+    assert "tables and figures" in done.stdout
+    done = _run(toys, "--fresh", "--no-figures")
+    assert done.returncode == 0, done.stderr
+    assert "tables and figures" not in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_where_it_was(toys, monkeypatch, sign):
     toys.notebook("10_first", 'scale = "quick"', _count('"first"'))

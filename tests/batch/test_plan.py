@@ -43,7 +43,9 @@ def test_lists_are_axes_and_values_are_settings(two):
     assert _names(plan.jobs(two.folder, "standard")) == ["10_train--dataset=adult,seed=0"]
 
 
-@pytest.mark.parametrize(("only", "number"), [("10_*", 4), ("*bank*", 2), ("seed=1", 2), ("90", 1)])
+@pytest.mark.parametrize(("only", "number"), [
+    (["10_*"], 4), (["*bank*"], 2), (["seed=1"], 2), (["90"], 1), (["11", "*bank*", "bank,seed=0"], 3), ([], 6),
+])
 def test_only_selects_by_part_or_glob(two, only, number):
     assert len(plan.jobs(two.folder, "quick", only=only)) == number
 
@@ -57,10 +59,10 @@ def test_values_given_by_hand_go_where_they_exist(two):
 
 @pytest.mark.parametrize(("choice", "words"), [
     ({"given": {"sede": "1"}}, "no selected notebook has a parameter sede; they have dataset, rate, seed"),
-    ({"given": {"rate": "0.1"}, "only": "11"}, "no selected notebook has a parameter rate"),
+    ({"given": {"rate": "0.1"}, "only": ["11"]}, "no selected notebook has a parameter rate"),
     ({"given": {"seed": "x"}}, "-p seed=x"),
     ({"given": {"scale": "paper"}}, "the scale is the first argument"),
-    ({"only": "77"}, "--only 77 matches no job of scale quick; there are 10_train, 11_other, 90_claims"),
+    ({"only": ["11", "77"]}, "--only 77 matches no job of scale quick; there are 10_train, 11_other, 90_claims"),
 ])
 def test_a_wrong_choice_is_refused(two, choice, words):
     with pytest.raises(ValueError, match=words):
@@ -121,12 +123,12 @@ def test_finished_jobs_are_up_to_date_until_something_that_matters_changes(two):
 
 
 def test_selecting_does_not_change_what_a_job_depends_on(two):
-    whole, alone = plan.jobs(two.folder, "quick")[-1], plan.jobs(two.folder, "quick", only="90")[0]
+    whole, alone = plan.jobs(two.folder, "quick")[-1], plan.jobs(two.folder, "quick", only=["90"])[0]
     assert whole == alone
 
 
 def test_a_job_without_its_record_or_with_a_torn_status_runs_again(two):
-    jobs = plan.jobs(two.folder, "quick", only="11")
+    jobs = plan.jobs(two.folder, "quick", only=["11"])
     _finish(two, jobs, ["11_other--seed=0.json"])
     assert plan.pending(jobs, two.folder, "quick") == jobs
     two.result("records").mkdir(parents=True)

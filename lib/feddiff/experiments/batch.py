@@ -1,6 +1,7 @@
 """Run a scale: check, decide by content what has to run, let Snakemake schedule it, then rebuild tables and figures.
 
-    python -m feddiff.experiments.batch quick [--only PATTERN] [--jobs N] [--dry-run] [--fresh] [-p NAME=VALUE] [-- ...]
+    python -m feddiff.experiments.batch quick [--only PATTERN] [--jobs N] [--dry-run] [--fresh] [--no-figures]
+                                              [-p NAME=VALUE] [-- ...]
 
 Exit: 0 when every job ended well, 1 when one did not, 2 when the command was refused, 130 when interrupted.
 """
@@ -32,10 +33,11 @@ def _arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         arguments, extra = arguments[:place], arguments[place + 1:]
     parser = argparse.ArgumentParser(prog="run_all.sh", allow_abbrev=False)
     parser.add_argument("scale", choices=scales.SCALES)
-    parser.add_argument("--only", metavar="PATTERN")
+    parser.add_argument("--only", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("-p", dest="given", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--notebooks", type=Path, default=None, help="folder of notebooks and plan.yaml")
     found = parser.parse_args(arguments)
@@ -168,7 +170,7 @@ def _run(chosen: list[plan.Job], waiting: list[plan.Job], folder: Path, options,
         rows.append((job.name, outcome, found.get("seconds")))
         failed += [job.name] if outcome not in ("ok", "up to date") else []
     # Without a record there is nothing to rebuild; with some, those that came through have their tables.
-    if not stopped and any(scales.records_folder(scale).glob("*.json")):
+    if not stopped and not options.no_figures and any(scales.records_folder(scale).glob("*.json")):
         rows.append(_collate(scale))
         failed += ["collate"] if rows[-1][1].startswith("failed") else []
     print(table(rows))

@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -121,8 +122,8 @@ def _jobs_of(stem: str, entry: dict, scale: str, known: dict, given: dict[str, s
     return made
 
 
-def _selected(job: Job, pattern: str | None) -> bool:
-    return pattern is None or pattern in job.name or fnmatch.fnmatchcase(job.name, pattern)
+def _matches(job: Job, pattern: str) -> bool:
+    return pattern in job.name or fnmatch.fnmatchcase(job.name, pattern)
 
 
 def _ordered(jobs: list[Job], plan: dict) -> list[Job]:
@@ -148,10 +149,12 @@ def _ordered(jobs: list[Job], plan: dict) -> list[Job]:
     ]
 
 
-def jobs(folder: Path, scale: str, *, only: str | None = None, given: dict[str, str] | None = None) -> list[Job]:
+def jobs(
+    folder: Path, scale: str, *, only: Sequence[str] = (), given: dict[str, str] | None = None
+) -> list[Job]:
     """Return the selected jobs of `scale` in an order in which they can run; every parameter is checked.
 
-    `only` selects by part of the name or as a glob. `given` are the texts of `-p`: each must be a parameter of at
+    `only` selects, each entry by part of the name or as a glob (none: all). `given` are the texts of `-p`: each must be a parameter of at
     least one selected notebook, and goes to those that have it. ValueError or FileNotFoundError before anything runs.
     """
     scales.check(scale)
@@ -162,12 +165,13 @@ def jobs(folder: Path, scale: str, *, only: str | None = None, given: dict[str, 
     known = {stem: parameters.defaults(folder / f"{stem}.ipynb") for stem in plan if scale in plan[stem]}
     found = [job for stem in known for job in _jobs_of(stem, plan[stem], scale, known[stem], given)]
     # Ordered first: what a job waits for, and reads, does not depend on what was selected this time.
-    chosen = [job for job in _ordered(found, plan) if _selected(job, only)]
+    ordered = _ordered(found, plan)
+    idle = [pattern for pattern in only if not any(_matches(job, pattern) for job in ordered)]
+    if idle:
+        raise ValueError(f"--only {idle[0]} matches no job of scale {scale}; there are {', '.join(known)}")
+    chosen = [job for job in ordered if not only or any(_matches(job, pattern) for pattern in only)]
     if not chosen:
-        raise ValueError(
-            f"--only {only} matches no job of scale {scale}; there are {', '.join(known)}" if only is not None
-            else f"plan.yaml has nothing for scale {scale}"
-        )
+        raise ValueError(f"plan.yaml has nothing for scale {scale}")
     names = [job.name for job in chosen]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
