@@ -154,8 +154,9 @@ def jobs(
 ) -> list[Job]:
     """Return the selected jobs of `scale` in an order in which they can run; every parameter is checked.
 
-    `only` selects, each entry by part of the name or as a glob (none: all). `given` are the texts of `-p`: each must be a parameter of at
-    least one selected notebook, and goes to those that have it. ValueError or FileNotFoundError before anything runs.
+    `only` selects, each entry by part of the name or as a glob (none: all). `given` are the texts of `-p`: each must
+    be a parameter of at least one selected notebook, and goes to those that have it. ValueError or FileNotFoundError
+    before anything runs.
     """
     scales.check(scale)
     given = given or {}
