@@ -156,10 +156,12 @@ def test_shares_sum_to_one_and_see_a_difference(toy):
     assert drawn_points(figures_quickstart.columns(toy(rows))) == len(long)
 
 
-def test_quick_figures_say_so_and_the_others_do_not(toy):
+def test_quick_figures_say_so_and_only_the_others_can_be_printed(toy):
     for scale, expected in (("quick", True), ("standard", False)):
         figure = figures_findiff.relative_change(toy(budget_rows(1)))
-        style.finish(figure, "10_x", "change", scale)
+        paths = style.finish(figure, "10_x", "change", scale)
+        assert [path.suffix for path in paths] == ([".png"] if expected else [".pdf", ".png"])
+        assert all(path.stat().st_size > 1000 for path in paths)
         texts = [text.get_text() for text in figure.texts]
         assert ("quick scale: not a result" in texts) is expected
 
@@ -198,7 +200,7 @@ def test_collate_rebuilds_everything_from_records_byte_for_byte(new_run, home):
     made = collate.collate("quick")
     first = {path: path.read_bytes() for path in made}
     names = {path.name for path in made}
-    for stem in ("headline.csv", "metrics.tex", "timings.md", "privacy.csv", "budget.pdf", "methods.png", "change.pdf"):
+    for stem in ("headline.csv", "metrics.tex", "timings.md", "privacy.csv", "budget.png", "methods.png", "change.png"):
         assert f"10_findiff_privacy_budget--{stem}" in names
     assert "90_claims--claims.md" in names
     for path in made:

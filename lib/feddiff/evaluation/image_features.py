@@ -15,9 +15,9 @@ import torch
 from feddiff.evaluation import image_classifier
 from feddiff.evaluation.image_classifier import LeNet, class_labels, in_portions, pictures
 
-# Enough that LeNet reaches its plateau on digits of 8 to 28 pixels.
+# Enough that LeNet reaches its plateau on digits of 8 to 28 pixels; a small set needs no more than 40 passes.
 SEEN_PICTURES = 120_000
-FEWEST_EPOCHS = 2
+FEWEST_EPOCHS, MOST_EPOCHS = 2, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +99,9 @@ def train_judge(
     """Train a judge on real pictures and weigh it on real test pictures that it has not seen.
 
     images (n, c, h, w) in [-1, 1], labels (n,) from 0 without a gap. epochs: passes over the training pictures; None
-    for as many as show it SEEN_PICTURES. Train it on pictures that no generative model under test is compared with,
-    and compare those with the test pictures: a classifier's features of its own training pictures are a little too
-    tidy. Raises ValueError naming a class without training or test pictures, and sizes that differ.
+    for as many as show it SEEN_PICTURES, 2 to 40. Train it on pictures that no generative model under test is compared
+    with, and compare those with the test pictures: a classifier's features of its own training pictures are a little
+    too tidy. Raises ValueError naming a class without training or test pictures, and sizes that differ.
     """
     images, test_images = pictures(images, "training pictures"), pictures(test_images, "test pictures")
     if images.shape[1:] != test_images.shape[1:]:
@@ -115,7 +115,7 @@ def train_judge(
         if len(absent):
             raise ValueError(f"no {side} picture of the classes {absent.tolist()}: a judge needs some of every class")
     if epochs is None:
-        epochs = max(FEWEST_EPOCHS, math.ceil(SEEN_PICTURES / len(images)))
+        epochs = min(max(FEWEST_EPOCHS, math.ceil(SEEN_PICTURES / len(images))), MOST_EPOCHS)
     batch = 128
     network = image_classifier.fit(images, labels, classes=classes, seed=seed, batch=batch, features=features,
                                    steps=math.ceil(epochs * len(images) / batch), device=device, progress=progress)

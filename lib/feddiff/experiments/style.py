@@ -148,8 +148,12 @@ def colours(names) -> dict[str, tuple[str, str]]:
     return {name: (PALETTE[index], MARKERS[index]) for index, name in enumerate(names)}
 
 
-def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, Path]:
-    """Write figures/<scale>/<notebook>--<name>.pdf and .png, return both paths; a quick figure says so on its face."""
+def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, ...]:
+    """Write figures/<scale>/<notebook>--<name>.png and, but at quick, .pdf, and return the paths, the PNG last.
+
+    A quick figure says on its face that it is no result, so nobody needs it in print; its PDF, whose fonts are cut to
+    the characters used, would take longer than all the rest of a report.
+    """
     scales.check(scale)
     if scale == "quick" and not getattr(figure, "_feddiff_stamped", False):
         figure.text(
@@ -167,13 +171,12 @@ def finish(figure: Figure, notebook: str, name: str, scale: str) -> tuple[Path, 
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         # No dates and no versions inside the files, so that the same records give the same bytes.
-        for suffix, metadata in (
-            (".pdf", {"CreationDate": None, "Creator": None, "Producer": None}), (".png", {"Software": None})
-        ):
+        prints = {} if scale == "quick" else {".pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+        for suffix, metadata in {**prints, ".png": {"Software": None}}.items():
             buffer = io.BytesIO()
             figure.savefig(buffer, format=suffix[1:], metadata=metadata, dpi=RC["savefig.dpi"])
             paths.append(files.write_bytes(stem.with_name(stem.name + suffix), buffer.getvalue()))
-    return paths[0], paths[1]
+    return tuple(paths)
 
 
 def picture(path: Path, width: float = WIDTH):

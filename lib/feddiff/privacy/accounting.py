@@ -11,9 +11,6 @@ import math
 import warnings
 
 import numpy as np
-from opacus.accountants import PRVAccountant
-from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
-from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
 from scipy.optimize import brentq
 
 from feddiff.privacy.arguments import accountant_of, adjacency_of, count, delta_of, real
@@ -75,6 +72,11 @@ def _epsilon(rate: float, noise: float, steps: int, delta: float, accountant: st
 
 def _prv(rate: float, noise: float, steps: int, delta: float) -> float:
     """Return Opacus' PRV epsilon (the upper end, about 0.01 above the PLD); runs beyond its memory are refused."""
+    # Imported here: Opacus loads torch.distributed, a quarter of the start of every process, for this one accountant.
+    from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+    from opacus.accountants.analysis.prv.domain import compute_safe_domain_size
+
     error = delta / 1000
     # Opacus warns of its search over orders and of log(0) in cells without mass: both harmless (privacy.md, 1.1).
     with warnings.catch_warnings(), np.errstate(all="ignore"):
