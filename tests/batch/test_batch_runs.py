@@ -82,7 +82,8 @@ def test_a_dry_run_lists_and_runs_nothing(toys, capsys):
 
 @pytest.mark.slow
 def test_a_failure_stops_only_what_waits_for_it_and_the_next_run_goes_on(toys):
-    toys.notebook("10_good", 'scale = "quick"\nseed = 0', _count('f"good{seed}"'))
+    where = "import json, nbformat\nprint(json.__file__, nbformat.__file__)"
+    toys.notebook("10_good", 'scale = "quick"\nseed = 0', _count('f"good{seed}"'), where)
     toys.notebook("11_bad", 'scale = "quick"', "value = 1", 'assert value == 2, "no luck"')
     toys.notebook("90_claims", 'scale = "quick"', _count('"claims"'))
     toys.plan("10_good: {quick: {seed: [0, 1]}}\n11_bad: {quick: {}}\n90_claims: {after: all, quick: {}}")
@@ -102,7 +103,9 @@ def test_a_failure_stops_only_what_waits_for_it_and_the_next_run_goes_on(toys):
     assert names == ["10_good--seed=0.ipynb", "10_good--seed=1.ipynb", "11_bad.failed.ipynb"]
     assert "no luck" in toys.result("notebooks", "11_bad.failed.ipynb").read_text()
     executed = toys.result("notebooks", "10_good--seed=1.ipynb").read_text()
-    assert str(toys.home) not in executed
+    for place in (str(toys.home), sys.prefix, sys.base_prefix):
+        assert place not in executed
+    assert "json/__init__.py nbformat/__init__.py" in executed
     assert "seed = 1" in executed
     # The sockets of the kernels went elsewhere, whatever the folder of the notebooks is called.
     assert sorted(path.suffix for path in toys.folder.iterdir()) == [".ipynb", ".ipynb", ".ipynb", ".yaml"]

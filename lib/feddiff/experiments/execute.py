@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import sysconfig
 import tempfile
 import traceback
 from datetime import datetime, timezone
@@ -79,10 +80,14 @@ def _records(job: plan.Job, scale: str, began: float) -> list[str]:
 def _portable(path: Path, scale: str) -> None:
     """Take the folders of this machine out of the executed notebook: it may be committed."""
     notebook = nbformat.read(path, as_version=4)
-    home = str(scales.records_folder(scale).parents[2])
     for name in ("input_path", "output_path"):
         notebook.metadata.get("papermill", {})[name] = None
-    text = nbformat.writes(notebook).replace(home + os.sep, "")
+    text = nbformat.writes(notebook)
+    # A warning names the file that raised it, which may be a library's. The longest first: one may lie in another.
+    places = {str(scales.records_folder(scale).parents[2]), str(scales.checkout()), sys.prefix,
+              sys.base_prefix, sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    for place in sorted(places, key=len, reverse=True):
+        text = text.replace(place + os.sep, "")
     files.write_text(path, text + "\n")
 
 
