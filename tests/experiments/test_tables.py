@@ -45,6 +45,17 @@ def test_one_seed_has_no_interval_and_a_missing_value_is_not_zero(toy):
     assert wide.iloc[0][["pair_trends", "roc_auc", "runs"]].tolist() == ["0.900", "–", "1"]
 
 
+def test_counts_have_no_decimals_and_scores_that_happen_to_be_whole_keep_theirs(toy):
+    rows = [("toy", seed, name, value, {"method": method}) for seed in range(2) for name, method, value in [
+        ("rounds", "one", 1.0), ("rounds", "many", 64.0), ("bytes", "one", 1_345_024.0), ("bytes", "many", 2.0 + seed),
+        ("roc_auc", "one", 1.0), ("roc_auc", "many", 1.0), ("distance", "one", 4.0), ("distance", "many", 2.5)]]
+    wide = tables.wide(tables.summarise(toy(rows))).set_index("method")
+    assert wide["rounds"].to_dict() == {"one": "1", "many": "64"}
+    assert wide.loc["one", "bytes"] == "1,345,024 ± 0.000" and wide.loc["many", "bytes"].startswith("2.500 ± ")
+    assert wide["roc_auc"].to_dict() == {"one": "1.000 ± 0.000", "many": "1.000 ± 0.000"}
+    assert wide["distance"].to_dict() == {"one": "4.000 ± 0.000", "many": "2.500 ± 0.000"}
+
+
 def test_a_label_that_is_left_out_is_refused(toy):
     frame = toy(runs([0.9], classifier="a") + runs([0.8], classifier="b"))
     with pytest.raises(ValueError, match="classifier"):

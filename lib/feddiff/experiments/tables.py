@@ -81,10 +81,12 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def cell(row) -> str:
-    """Return "mean ± half width", "mean" for one seed, "–" without a value."""
+def cell(row, *, count: bool = False) -> str:
+    """Return "mean ± half width", "mean" for one seed, "–" without a value; count: whole numbers have no decimals."""
     if row["n"] == 0:
         return "–"
+    if count and (row["n"] == 1 or row["half_width"] == 0):
+        return f"{row['mean']:,.0f}"
     return number(row["mean"]) + (f" ± {number(row['half_width'])}" if row["n"] > 1 else "")
 
 
@@ -94,9 +96,11 @@ def wide(summary: pd.DataFrame) -> pd.DataFrame:
     if summary.empty:
         return pd.DataFrame(columns=[*by, "runs"])
     metrics = list(sort(summary[["name"]].drop_duplicates(), ["name"])["name"])
+    means = summary[summary["n"] > 0].groupby("name")["mean"]
+    counts = {name for name, values in means if (values % 1 == 0).all() and values.abs().max() > 1}
     rows = []
     for place, group in summary.groupby(by, sort=False) if by else [((), summary)]:
-        cells = {row["name"]: cell(row) for row in group.to_dict("records")}
+        cells = {row["name"]: cell(row, count=row["name"] in counts) for row in group.to_dict("records")}
         runs = sorted(set(group["n"]) - {0})
         text = "–".join(str(n) for n in ([runs[0], runs[-1]] if len(runs) > 1 else runs)) or "0"
         rows.append([*place, *(cells.get(metric, "") for metric in metrics), text])
