@@ -75,7 +75,13 @@ def test_infinite_epsilon_survives_and_what_is_outside_is_shown(new_run):
     run.save()
     table = privacy_table(read_records("10_findiff_privacy_budget", "standard"))
     assert table["spent"].tolist() == [math.inf]
+    assert table.loc[0, ["unit", "adjacency", "sampling", "accountant", "delta"]].tolist() == ["record"] + ["–"] * 4
     assert table["outside"].tolist() == ["label counts; quantiles of pooled rows"]
+    run.privacy(STATEMENT | {"epsilon": 1.0}, method="ours", epsilon="1")
+    run.save()
+    table = privacy_table(read_records("10_findiff_privacy_budget", "standard")).set_index("epsilon")
+    assert table.loc["1", "delta"] == STATEMENT["delta"] and table.loc["1", "sampling"] == STATEMENT["sampling"]
+    assert table.loc["inf", "delta"] == "–"
     with pytest.raises(ValueError, match="lacks unit, adjacency"):
         run.privacy({"epsilon": 1.0, "delta": 1e-5, "accountant": "pld"})
 

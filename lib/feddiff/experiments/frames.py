@@ -1,6 +1,7 @@
 """Records as one long frame: a row a metric, in an order that depends on nothing but the records."""
 
 import json
+import math
 
 import pandas as pd
 
@@ -92,7 +93,10 @@ def load_records(notebook: str | None = None, scale: str = "standard") -> pd.Dat
 
 
 def privacy_table(records: list[dict]) -> pd.DataFrame:
-    """Return one row per notebook, data set and labels: the whole privacy statement, epsilon the largest over seeds."""
+    """Return one row per notebook, data set and labels: the whole privacy statement, epsilon the largest over seeds.
+
+    Where epsilon is infinite nothing was bounded: "–" for the adjacency, sampling, accountant and delta of no bound.
+    """
     rows: dict[tuple, dict] = {}
     for record in records:
         named = record["identity"].get("dataset", "")
@@ -106,5 +110,8 @@ def privacy_table(records: list[dict]) -> pd.DataFrame:
                 name: told[name] for name in ("unit", "adjacency", "sampling", "accountant", "delta")
             } | {"outside": "; ".join(outside)})
             row["spent"] = max(row["spent"], spent)
+    for row in rows.values():
+        if row["spent"] == math.inf:
+            row |= dict.fromkeys(("adjacency", "sampling", "accountant", "delta"), "–")
     frame = pd.DataFrame([rows[place] for place in sorted(rows)])
     return frame.fillna("") if len(frame) else frame
