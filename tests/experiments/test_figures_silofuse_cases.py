@@ -30,6 +30,10 @@ def robustness_rows():
             cases = [("4", order, draw) for order, draw in
                      (("contiguous", "0"), ("random", "0"), ("random", "1"), ("adversarial", "0"))]
             cases += [("8", "contiguous", "0"), ("1", "contiguous", "0"), ("columns", "contiguous", "0")]
+            rows += [(dataset, seed, "column_shape", base / 100 + place / 9 + index / 70,
+                      dict(method="silofuse", partition=silos, order="contiguous", draw="0", sort=sort))
+                     for place, silos in enumerate(("4", "columns", "columns_wide"))
+                     for index, sort in enumerate(robustness.SORTS)]
             for place, (silos, order, draw) in enumerate(cases):
                 label = dict(method="silofuse", partition=silos, order=order, draw=draw)
                 rows += [(dataset, seed, metric, base + place + index / 7, label)
@@ -82,8 +86,22 @@ def test_orders_average_the_draws_and_silos_take_the_contiguous_ones(toy):
     for silos in ("1", "4", "8", "columns"):
         assert mean_of(rows, "reconstruction_mean", partition=silos, order="contiguous", dataset="heloc") in found
     assert mean_of(rows, "resemblance", partition="4", order="adversarial", dataset="heloc") not in found
+    found = drawn_values(robustness.shapes(toy(rows)))
+    for silos in ("4", "columns", "columns_wide"):
+        for sort in robustness.SORTS:
+            assert mean_of(rows, "column_shape", partition=silos, sort=sort, dataset="heloc") in found
     with pytest.raises(style.NothingToDraw):
         robustness.orders(toy([("loan", 0, "other", 1.0, dict(method="silofuse", partition="4", order="contiguous"))]))
+
+
+def test_a_perfect_reconstruction_is_not_magnified(toy):
+    place = dict(method="silofuse", partition="4", order="contiguous", draw="0")
+    rows = [("loan", seed, metric, 1 - seed * 1e-6, place) for seed in range(2) for metric in robustness.SCORES]
+    rows += [("loan", 0, "association_all", 0.1, place | {"method": "shuffled_silos"})]
+    rows += [("loan", 0, metric, 1.0, {"method": "real"}) for metric in robustness.SCORES]
+    for draw in (robustness.orders, robustness.silos):
+        low, high = draw(toy(rows)).axes[-1].get_ylim()
+        assert low <= 0.98 and 1 < high < 1.1
 
 
 def test_methods_differences_and_stages_are_drawn(toy):

@@ -80,3 +80,15 @@ def test_averages_changes_and_slopes(run):
     told = splits.slopes(run, found)
     assert told["resemblance"] == pytest.approx(-2) and told["association_all"] == pytest.approx(0, abs=1e-12)
     assert "utility" not in told and values(run, "resemblance_slope") == [pytest.approx(-2)]
+
+
+def test_shapes_are_told_apart_by_what_a_column_holds(setting, run):
+    assert set(splits.shapes(run, setting, setting.test.frame, method="same").values()) == {1.0}
+    frame = setting.train.frame.assign(b="u")
+    told = splits.shapes(run, setting, frame, method="one level")
+    rows = {row["labels"]["sort"]: row["value"] for row in run._metrics.values() if row["labels"]["method"] == "one level"}
+    assert rows == told and tuple(rows) == splits.SORTS
+    assert told["more levels"] == pytest.approx((setting.test.frame["b"] == "u").mean())
+    assert min(told["number"], told["two levels"]) > 0.7
+    lonely = splits.resplit(setting, 4)
+    assert splits.shapes(run, lonely, frame, method="other owners") == told

@@ -8,13 +8,20 @@ from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import chosen, half, means, runs
 
 ORDERS = {"contiguous": "contiguous", "random": "random", "adversarial": "adversarial"}
-SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncolumn", "bits": "one\nbit"}
+SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncolumn", "columns_wide": "one,\n2 wide",
+         "bits": "one\nbit"}
 COUNTS = {"4": ("4 silos", "#0072B2", "o"), "8": ("8 silos", "#D55E00", "s")}
 SCORES = {
     "resemblance": "resemblance\n(0–100, higher is better)",
     "association_all": "association error, all\npairs (lower is better)",
     "reconstruction_mean": "reconstruction, mean\nof columns (1 is perfect)",
 }
+SORTS = {
+    "number": ("numbers", "#0072B2", "o"), "two levels": ("categories of two levels", "#009E73", "s"),
+    "more levels": ("categories of more levels", "#D55E00", "^"),
+}
+# The axis of a reconstruction that is perfect everywhere must not magnify rounding.
+CLOSEST = 0.98
 REAL = "real rows"
 FLOOR = "real silos, shuffled: no exchange"
 
@@ -47,6 +54,7 @@ def orders(frame: pd.DataFrame) -> Figure:
                     _points(panel, floor, dataset, "order", ORDERS, 0.12 * (2 * index - 1), colour, "_", joined=False,
                             partition=count)
             _real(panel, frame, metric, dataset)
+            _from_afar(panel, metric)
             panel.set_xticks(range(len(ORDERS)), list(ORDERS.values()))
             panel.set_xlim(-0.5, len(ORDERS) - 0.5)
             panel.set_ylabel(title)
@@ -72,6 +80,7 @@ def silos(frame: pd.DataFrame) -> Figure:
             if metric == "association_all":
                 _points(panel, floor, dataset, "partition", present, 0.0, style.GREY, "_", joined=False, **where)
             _real(panel, frame, metric, dataset)
+            _from_afar(panel, metric)
             panel.set_xticks(range(len(present)), list(present.values()))
             panel.set_xlim(-0.5, len(present) - 0.5)
             panel.set_ylabel(title)
@@ -81,6 +90,35 @@ def silos(frame: pd.DataFrame) -> Figure:
                Line2D([], [], color=style.GREY, marker="_", linestyle="none", label=FLOOR)]
     _legend(figure, handles, *tables.values())
     return figure
+
+
+@style.styled
+def shapes(frame: pd.DataFrame) -> Figure:
+    """Draw how well single columns are met, by what they hold, against the number of silos (S7, S33)."""
+    where = dict(method="silofuse", order="contiguous")
+    tables = {sort: means(frame, "column_shape", ["partition", "order"], sort=sort, **where) for sort in SORTS}
+    tables = {sort: table[table["n"] > 0] for sort, table in tables.items()}
+    every = pd.concat(tables.values())
+    names = sorted(set(every["dataset"]))
+    present = {name: text for name, text in SILOS.items() if (every["partition"] == name).any()}
+    figure, axes = style.canvas(style.WIDTH, 2.4, 1, len(names), sharey=True)
+    for panel, dataset in zip(axes[0], names, strict=True):
+        for index, (sort, (_, colour, marker)) in enumerate(SORTS.items()):
+            _points(panel, tables[sort], dataset, "partition", present, 0.1 * (index - 1), colour, marker)
+        panel.set_xticks(range(len(present)), list(present.values()))
+        panel.set_xlim(-0.5, len(present) - 0.5)
+        panel.set_xlabel("silos, or what each of them holds")
+        panel.set_title(dataset)
+    axes[0, 0].set_ylabel("column shapes, held-out rows\n(0–1, higher is better)")
+    handles = [Line2D([], [], color=c, marker=m, label=text) for text, c, m in SORTS.values()]
+    handles.append(Line2D([], [], linestyle="none", label=runs(every)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _from_afar(panel, metric: str) -> None:
+    if metric.startswith("reconstruction"):
+        panel.set_ylim(min(panel.get_ylim()[0], CLOSEST), max(panel.get_ylim()[1], 1 + (1 - CLOSEST) / 20))
 
 
 def _points(

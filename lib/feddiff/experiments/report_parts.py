@@ -201,8 +201,11 @@ PARTS = {
         pinned={"published": ""}, shown=("bytes_sent", "bytes_over_expected", "rounds", "messages"),
     ),
     "32_silofuse_robustness": Parts(
-        figures={"orders": figures_silofuse_robustness.orders, "silos": figures_silofuse_robustness.silos},
-        pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
+        figures={
+            "orders": figures_silofuse_robustness.orders, "silos": figures_silofuse_robustness.silos,
+            "shapes": figures_silofuse_robustness.shapes,
+        },
+        pinned={"column": "", "sort": ""}, hidden=("reconstruction", "resemblance_part"),
         shown=(
             "resemblance", "utility", "association_all", "association_across", "reconstruction_worst",
             "strength_within",

@@ -11,6 +11,7 @@ import pandas as pd
 
 from feddiff.data import silos as columns
 from feddiff.data.silos import Silo
+from feddiff.evaluation import fidelity
 from feddiff.evaluation.association import association, association_error
 from feddiff.experiments import records
 from feddiff.experiments.silofuse_study import Setting
@@ -21,6 +22,7 @@ from feddiff.systems.silofuse_config import SiloFuseConfig
 USUAL, LEAST = 4, 4
 # Metrics whose slope in the number of silos is recorded.
 SLOPES = ("resemblance", "utility", "association_all")
+SORTS = ("number", "two levels", "more levels")
 
 
 def resplit(setting: Setting, silos: int, order: str = "contiguous", draw: int = 0) -> Setting:
@@ -75,6 +77,22 @@ def all_pairs(run: records.Run, setting: Setting, frame: pd.DataFrame, **labels)
     error = association_error(setting.train.frame, frame, parts=setting.parts, kinds=setting.train.kinds).overall
     run.metric("association_all", error, **labels)
     return {"association_all": error}
+
+
+def shapes(run: records.Run, setting: Setting, frame: pd.DataFrame, **labels) -> dict[str, float]:
+    """Record and return column_shape, the mean similarity to held-out rows, of each sort of column in SORTS.
+
+    A silo's latents have a place for every column: numbers and two levels fit on a line, a lone category of more levels
+    has levels in between others, and what the coordinator blurs falls on the wrong one.
+    """
+    kinds, levels = setting.train.kinds, setting.train.frame.nunique()
+    scores = fidelity.column_scores(setting.test.frame, frame, kinds=kinds).set_index("column")["score"]
+    category = {name: "two levels" if levels[name] <= 2 else "more levels" for name in scores.index}
+    sort = {name: "number" if kinds[name] in fidelity.CONTINUOUS else category[name] for name in scores.index}
+    told = {name: float(mean) for name, mean in scores.groupby(sort).mean().items()}
+    for name in SORTS:
+        run.metric("column_shape", told.get(name), reason="no such column", sort=name, **labels)
+    return told
 
 
 def neighbours(run: records.Run, setting: Setting, **labels) -> float:
