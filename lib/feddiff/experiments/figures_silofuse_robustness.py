@@ -8,7 +8,7 @@ from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import chosen, half, means, runs
 
 ORDERS = {"contiguous": "contiguous", "random": "random", "adversarial": "adversarial"}
-SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncolumn", "columns_wide": "one,\n2 wide",
+SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncol.", "columns_wide": "2\nwide",
          "bits": "one\nbit"}
 COUNTS = {"4": ("4 silos", "#0072B2", "o"), "8": ("8 silos", "#D55E00", "s")}
 SCORES = {
