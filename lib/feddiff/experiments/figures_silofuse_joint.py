@@ -81,6 +81,7 @@ def differences(frame: pd.DataFrame) -> Figure:
         panel.set_xlabel(f"{title},\nSiloFuse less other ({'right' if metric == 'resemblance' else 'left'} is better)")
         panel.set_yticks(range(len(present)), [LOOKS[method][0] for method in present])
         panel.set_ylim(len(present) - 0.5, -0.5)
+        panel.locator_params(axis="x", nbins=5)
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
