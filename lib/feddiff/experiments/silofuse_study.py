@@ -117,14 +117,15 @@ def recipes(scale: str, **changes) -> dict[str, Any]:
 
     Every method trains for as many steps on batches of the same size as SiloFuse's busiest party (ae_steps +
     dm_steps), for GANs those of critic and generator together; the central autoencoders get the steps of all silos'
-    together.
+    together. The convolutional GAN keeps its own, smaller batch, with which its steps cost about what the others' do.
     """
     base = silofuse.ours(scale=scale, **changes)
     steps, batch = base.ae_steps + base.dm_steps, base.dm_batch
     own = {"tab_ddpm": tabddpm.ours(scale, steps=steps, batch=batch)}
     for network in ("linear", "conv"):
         narrow = dict(width=64) if scale == "quick" else {}
-        whole = gan_tables.ours(network, scale, batch=batch, **narrow)
+        whole = gan_tables.ours(network, scale, **narrow)
+        whole = replace(whole, batch=min(batch, whole.batch) if network == "conv" else batch)
         own[f"gan_{network}"] = replace(whole, steps=max(1, steps // (1 + whole.critic_steps)))
     return {method: own.get(method, base) for method in METHODS}
 

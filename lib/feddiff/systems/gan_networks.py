@@ -56,21 +56,23 @@ class LinearCritic(nn.Module):
 
 
 def side_of(d: int) -> int:
-    """Return the side of the smallest square image that holds d values: 4, 8, 16, 32, ..."""
-    return max(FIRST_SIDE, 2 ** math.ceil(math.log2(math.sqrt(d))))
+    """Return the side of the smallest square image of 8, 16, 32, ... pixels that holds d values."""
+    return max(2 * FIRST_SIDE, 2 ** math.ceil(math.log2(math.sqrt(d))))
 
 
 def _channels(side: int, width: int) -> list[int]:
-    """Return the channels at sides 4, 8, ..., side: `width` at the first, halved at each doubling, 8 at least."""
-    return [max(8, width >> k) for k in range(int(math.log2(side // FIRST_SIDE)) + 1)]
+    """Return the channels at sides 4, 8, ..., side / 2: `width` at the first, halved at each doubling, 8 at least."""
+    return [max(8, width >> k) for k in range(int(math.log2(side // FIRST_SIDE)))]
 
 
 class ConvGenerator(nn.Module):
     """z (n, noise) -> raw row (n, d): a 4 x 4 image that is doubled up to the square that holds the row.
 
-    Linear to 4 * `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, upsample, Conv 3 x 3) for each doubling; the
-    first d pixels of the last channel, plus a bias of each, are the row (CTAB-GAN, Zhao et al. 2021, section 3.1, who
-    use transposed convolutions). The bias spares convolutions, alike everywhere, the learning of every column's level.
+    Linear to 4 * `width`, ReLU, Linear to 4 x 4, then (normalise, ReLU, double) up to one channel; the first d pixels,
+    plus a bias of each, are the row (CTAB-GAN, Zhao et al. 2021, section 3.1). They double by transposed convolutions,
+    this by Conv 3 x 3 on the small image to four times the channels, which become 2 x 2 pixels (Shi et al. 2016): no
+    map ever has the full side and many channels. The bias spares convolutions, alike everywhere, the learning of every
+    column's level.
     """
 
     def __init__(self, noise: int, d: int, *, width: int, generator: torch.Generator):
@@ -79,38 +81,36 @@ class ConvGenerator(nn.Module):
         channels = _channels(side_of(d), width)
         self.start = linear_layer(noise, DENSE * width, generator)
         self.first = linear_layer(DENSE * width, channels[0] * FIRST_SIDE**2, generator)
-        self.convs = nn.ModuleList(conv_layer(a, b, generator) for a, b in zip(channels, channels[1:]))
         self.norms = nn.ModuleList(nn.GroupNorm(1, c) for c in channels)
-        self.output = conv_layer(channels[-1], 1, generator)
+        self.convs = nn.ModuleList(conv_layer(a, 4 * b, generator) for a, b in zip(channels, [*channels[1:], 1]))
         self.level = nn.Parameter(torch.zeros(d))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         h = self.first(self.start(z).relu()).unflatten(1, (-1, FIRST_SIDE, FIRST_SIDE))
-        h = self.norms[0](h).relu()
-        for conv, norm in zip(self.convs, self.norms[1:]):
-            h = norm(conv(functional.interpolate(h, scale_factor=2, mode="nearest"))).relu()
-        return self.output(h).flatten(1)[:, : self.d] + self.level
+        for norm, conv in zip(self.norms, self.convs):
+            h = functional.pixel_shuffle(conv(norm(h).relu()), 2)
+        return h.flatten(1)[:, : self.d] + self.level
 
 
 class ConvCritic(nn.Module):
     """Rows (n, packing, d) -> score (n,): each row a channel of a square image, halved down to 4 x 4.
 
-    Then Linear to 4 * `width` and Linear, so that cells far apart in the image meet at every side.
+    The generator's way back: 2 x 2 pixels become channels, then Conv 3 x 3. At 4 x 4, Linear to 4 * `width` and Linear,
+    so that cells far apart in the image meet at every side.
     """
 
     def __init__(self, d: int, *, packing: int, width: int, generator: torch.Generator):
         super().__init__()
         self.side = side_of(d)
-        channels = _channels(self.side, width)[::-1]
-        self.first = conv_layer(packing, channels[0], generator)
-        self.convs = nn.ModuleList(conv_layer(a, b, generator, stride=2) for a, b in zip(channels, channels[1:]))
+        channels = [packing, *_channels(self.side, width)[::-1]]
+        self.convs = nn.ModuleList(conv_layer(4 * a, b, generator) for a, b in zip(channels, channels[1:]))
         self.meet = linear_layer(channels[-1] * FIRST_SIDE**2, DENSE * width, generator)
         self.output = linear_layer(DENSE * width, 1, generator)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padded = functional.pad(x, (0, self.side**2 - x.shape[2]))
-        h = functional.leaky_relu(self.first(padded.unflatten(2, (self.side, self.side))), SLOPE)
+        h = padded.unflatten(2, (self.side, self.side))
         for conv in self.convs:
-            h = functional.leaky_relu(conv(h), SLOPE)
+            h = functional.leaky_relu(conv(functional.pixel_unshuffle(h, 2)), SLOPE)
         h = functional.leaky_relu(self.meet(h.flatten(1)), SLOPE)
         return self.output(h).squeeze(1)
