@@ -1,6 +1,7 @@
 """Glue of the membership notebook: fair coins, public codecs, honest bounds, and figures that draw every mean."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -35,6 +36,14 @@ def test_a_perfect_attack_proves_much_and_chance_nothing(played):
     assert glue.lower_bound(played, {str(k): row for k, row in enumerate(chance)}, delta=1e-5) == 0
     wrong = glue.lower_bound(played, {"one": perfect, "two": chance[0]}, delta=1e-5)
     assert wrong < glue.lower_bound(played, {"one": perfect}, delta=1e-5), "more attacks, a stricter test"
+
+
+def test_the_adversarys_models_do_not_share_the_targets_noise(played, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEDDIFF_CACHE", str(tmp_path))
+    config = replace(glue.recipe("1", scale="quick", rounds=1), S=1, hidden=(8,), ema=0.0)
+    known = glue.shadows(played, config, 2)
+    seeds = {played.setting.seed, *(shadow.per_record.__self__.config.seed for shadow in known)}
+    assert len(seeds) == 3, "a shadow under the target's seed starts at its weights and draws its DP noise"
 
 
 def test_recording_keeps_chance_beside(played):

@@ -24,7 +24,7 @@ from feddiff.experiments import findiff_study as study, records
 from feddiff.federation.client import load_flat_weights
 from feddiff.privacy.noise import GaussianNoise
 from feddiff.privacy.step import PrivateStep
-from feddiff.seeds import numpy_generator, torch_generator
+from feddiff.seeds import derive, numpy_generator, torch_generator
 from feddiff.systems import findiff
 
 # Fixed before any score was seen: small steps of T = 100, where the noise is 7 to 60 % of the signal's size.
@@ -71,13 +71,16 @@ def recipe(epsilon: str, *, scale: str, rounds: int, delta: float = 1e-5) -> fin
 
 
 def shadows(played: Game, config: findiff.FinDiffConfig, count: int) -> list[white.Shadow]:
-    """Return models of the adversary, trained as the target on so many reference rows; the rest are their others."""
+    """Return models of the adversary, trained as the target on so many reference rows; the rest are their others.
+
+    Their seeds are their own: under the target's they would share its DP noise, which no adversary knows.
+    """
     found, members = [], int(played.inside.sum())
     for place in range(count):
         order = numpy_generator(played.setting.seed, "shadow", place).permutation(len(played.reference))
         own, others = played.reference.select(order[:members]), played.reference.select(order[members:])
         clients = len(played.setting.clients)
-        setting = _federation(own, others, clients, played.setting.seed, f"shadow-{place}")
+        setting = _federation(own, others, clients, derive(played.setting.seed, "shadow", place), f"shadow-{place}")
         run = study.trained(setting, config, public=played.codec, progress=False)
         found.append(white.Shadow(run.loss_per_record, own.frame, others.frame))
     return found
