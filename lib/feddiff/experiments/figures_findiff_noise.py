@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import half, means, runs
@@ -76,6 +77,7 @@ def frontier(frame: pd.DataFrame) -> Figure:
                            textcoords="offset points", fontsize=7, color=style.GREY)
         panel.set(title=name, xlabel="ROC AUC of a model trained\non synthetic rows")
         panel.margins(0.12)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
     axes[0, 0].set_ylabel("attack risk, mean of games\n(0–1, lower is better)")
     figure.supxlabel(f"numbers: noise multiplier σ; {runs(risk, auc)}", fontsize=7.5)
     return figure
@@ -109,7 +111,7 @@ def clipping(frame: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=_BUDGETS.get(b, style.PALETTE[3 + i]), marker=style.MARKERS[i], label=f"ε = {b}")
                for i, b in enumerate(budgets)]
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(budgets) + 1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2 if len(names) == 1 else len(budgets) + 1)
     return figure
 
 
