@@ -80,21 +80,22 @@ def test_a_view_is_recorded_whole(drawn, run):
     assert "cannot resolve" in reasons["tpr_at_1_percent"] and "no finite epsilon" in reasons["epsilon_stated"]
 
 
-def test_matched_utility_is_read_between_settings_or_not_at_all(run):
+def test_matched_utility_is_read_between_settings_or_at_the_least_useful(run):
     def row(system, choice, share, leak):
         return dict(system=system, choice=choice, view="server", utility_share=share, epsilon_lower=leak,
                     tpr_at_1_percent=None if system == "a" else leak, anonymity_risk=leak / 2)
 
     seen = pd.DataFrame([row("a", "1", 0.5, 1.0), row("a", "2", 0.6, 2.0), row("a", "3", 0.9, 4.0),
-                         row("b", "1", 0.8, 3.0), row("c", "1", 0.2, 0.1)])
+                         row("b", "1", 0.8, 3.0), row("b", "2", 0.9, 5.0),
+                         row("c", "1", 0.2, 0.1)])
     found = scale.at_matched(run, seen, 0.75).set_index("system")
     assert found.loc["a", "epsilon_lower"] == pytest.approx(3)
     assert found.loc["a", "anonymity_risk"] == pytest.approx(1.5)
-    assert found["epsilon_lower"].isna().to_dict() == {"a": False, "b": True, "c": True}
+    assert found.loc["b", "epsilon_lower"] == 3, "all are more useful: the least useful setting stands in"
+    assert found["epsilon_lower"].isna().to_dict() == {"a": False, "b": False, "c": True}
     reasons = {row["labels"]["system"]: row["reason"] for row in run._metrics.values()
                if row["name"] == "matched_tpr_at_1_percent"}
-    assert reasons == {"a": "tpr_at_1_percent is not resolved", "b": "every setting is more useful",
-                       "c": "no setting is so useful"}
+    assert reasons == {"a": "tpr_at_1_percent is not resolved", "b": None, "c": "no setting is so useful"}
     assert value(run, "matched_gap", system="b") == pytest.approx(0.05)
 
 

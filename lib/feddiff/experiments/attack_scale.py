@@ -243,11 +243,12 @@ def record(run: records.Run, drawn: Persons, seen: View) -> dict[str, float | st
 
 
 def at_matched(run: records.Run, seen: pd.DataFrame, target: float) -> pd.DataFrame:
-    """Record and return LEAKAGE of every system and view at the utility share `target`, between two settings of it.
+    """Record and return LEAKAGE of every system and view at the utility share `target` or more.
 
     seen: rows with system, choice, view, utility_share and LEAKAGE. Linear between the nearest settings on either side;
-    None, with the reason, where all lie on one side. What is read between two bounds is no bound itself. nearest, and
-    matched_gap: the setting nearest to the target, and its share less the target.
+    where all are more useful, the least useful one as it is; None, with the reason, where none reaches the target. What
+    is read between two bounds is no bound itself. nearest, and matched_gap: the setting nearest to the target, and its
+    share less the target.
     """
     run.metric("matched_target", target)
     rows = []
@@ -260,11 +261,11 @@ def at_matched(run: records.Run, seen: pd.DataFrame, target: float) -> pd.DataFr
         run.metric("matched_gap", near["utility_share"] - target, system=system, view=view)
         for name in LEAKAGE:
             value, reason = None, f"{name} is not resolved"
-            if len(below) and len(above):
-                ends = own.loc[[below[-1], above[0]]]
+            if len(above):
+                ends = own.loc[[*below[-1:], above[0]]]
                 value = np.interp(target, ends["utility_share"], ends[name].astype(float))
             else:
-                reason = "no setting is so useful" if len(below) else "every setting is more useful"
+                reason = "no setting is so useful"
             row[name] = None if value is None or np.isnan(value) else float(value)
             run.metric(f"matched_{name}", row[name], reason=reason, system=system, view=view)
         rows.append(row)
