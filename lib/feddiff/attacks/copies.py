@@ -32,16 +32,25 @@ def table_moved_back(synthetic: pd.DataFrame, public: pd.DataFrame, kinds: Mappi
     """Return the synthetic table with numbers moved to the public mean and labels renamed to the public ones.
 
     The k-th most frequent label of a column becomes the k-th most frequent of the public sample (ties by spelling);
-    labels that the sample has no rank for keep their name. No row is looked at: marginals alone undo the move.
+    labels that the sample has no rank for keep their name. No row is looked at: marginals alone undo the move. A
+    column whose ranks the sample cannot tell, such as thousands of names or two labels as frequent, is left out.
     """
-    moved = synthetic.copy()
-    for name, kind in kinds.items():
+    moved = synthetic[[name for name, kind in kinds.items() if kind in CONTINUOUS or _has_ranks(public[name])]].copy()
+    for name, kind in ((name, kinds[name]) for name in moved):
         if kind in CONTINUOUS:
             moved[name] = moved_back(synthetic[name].to_numpy(dtype=float), public[name].to_numpy(dtype=float))
         else:
             names = dict(zip(_ranked(synthetic[name]), _ranked(public[name])))
             moved[name] = synthetic[name].astype(object).map(lambda label: names.get(label, label))
     return moved
+
+
+def _has_ranks(column: pd.Series) -> bool:
+    """Return whether 90 % of the rows have a label whose count is 2 standard errors from those of the ranks beside."""
+    counts = np.sort(column.value_counts().to_numpy())[::-1]
+    apart = -np.diff(counts) > 2 * np.sqrt(counts[:-1] + counts[1:])
+    clear = np.append(True, apart) & np.append(apart, True)
+    return bool(counts[clear].sum() >= 0.9 * counts.sum())
 
 
 def _ranked(column: pd.Series) -> list:

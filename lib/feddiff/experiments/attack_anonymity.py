@@ -247,8 +247,9 @@ def others(run: records.Run, split: Parts, synthetic: pd.DataFrame, *, release: 
     pool = pd.concat([train.iloc[:count], control.iloc[:count]], ignore_index=True)
     plain = black.compare(pool, synthetic, public, kinds=kinds)
     scores = {"closest": black.closest(plain), "domias": black.density_ratio(plain), "ball": black.ball(plain)}
-    back = black.compare(pool, table_moved_back(synthetic, public, kinds), public, kinds=kinds)
-    scores["moved_back"] = black.closest(back)
+    back = table_moved_back(synthetic, public, kinds)
+    left = {name: kinds[name] for name in back}
+    scores["moved_back"] = black.closest(black.compare(pool[list(left)], back, public[list(left)], kinds=left))
     for attack, found in scores.items():
         area = membership.auc_interval(found[:count], found[count:])
         for name, value in zip(("membership_auc", "membership_auc_low", "membership_auc_high"), area[:3], strict=True):
