@@ -89,15 +89,16 @@ def invert(
 def audit_canaries(
     run: Run, model: FinDiffRun, budgets: Sequence[str], *, number: int, updates: int, delta: float, seed: int
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Record one-run audits of one update of the first client; return (budget, optimiser) -> numbers.
+    """Record one-run audits of one update of the smallest client; return (budget, optimiser) -> numbers.
 
+    It draws its records most often, so that sampling hides them least: the audit has the most power there.
     A canary is a record whose clipped gradient is C times a random direction; each is in by a fair coin, and drawn
     into batches like every record. Its score is the cosine of its direction with the update, both less the direction
     of an update that the auditor trains itself on the client's records. budgets: formal epsilon of the update
     (`upload_epsilon`), "inf": clipping alone. upload_epsilon_lower (Steinke et al. 2023, 95 %), _ceiling: the bound
     had every guess been right; _estimate: Andrew et al. 2024, no bound; canary_auc: chance is .5.
     """
-    client, weights = model.federation.clients[0], model.federation.weights()
+    client, weights = min(model.federation.clients, key=lambda client: client.rows), model.federation.weights()
     generator = torch_generator(seed, "attack", "canaries")
     directions = source_inference.canaries(number, len(weights), generator)
     coins = torch.rand(number, generator=generator) < 0.5
