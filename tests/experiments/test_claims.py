@@ -193,6 +193,19 @@ def test_one_seed_and_open_labels_stay_pending(toy):
     assert "hold no other" in rules.judge({**rule, "metric": "other"}, toy(two_arms(1.0, 2.0))).evidence
 
 
+def test_a_data_set_with_one_seed_waits_and_undoes_no_verdict(toy):
+    rows = [("done", seed, "m", 1.0 + 0.01 * seed, {}) for seed in range(3)]
+    rule, late = {"kind": "within", "metric": "m", "at_least": 0.5}, ("late", 0, "m", 0.0, {})
+    found = rules.judge(rule, toy([*rows, late]))
+    assert found.verdict == "reproduced" and "late: too few seeds yet (n = 1)" in found.evidence
+    assert rules.judge(rule, toy([late])).verdict == "pending"
+    assert rules.judge({**rule, "exact": True}, toy([*rows, late])).verdict == "partly", "exact values need one seed"
+    two = [*rows, late, ("late", 1, "m", 0.0, {})]
+    assert rules.judge(rule, toy(two)).verdict == "partly"
+    spread = {"kind": "spread", "metric": "m", "at_least_percent": 0.1}
+    assert rules.judge(spread, toy(two)).verdict == rules.judge(spread, toy(rows)).verdict == "reproduced"
+
+
 def test_pairing_by_seed_beats_the_spread_between_seeds(toy):
     rows = []
     for seed in range(3):

@@ -28,13 +28,25 @@ class Outcome:
     evidence: str
 
 
+def _by_dataset(table: pd.DataFrame | pd.Series, exact: bool = False, least: int = 2) -> tuple[list[tuple], str]:
+    """Return (data set, its rows) of those with `least` seeds, if any has so many, else of all; and who has to wait."""
+    groups = list(table.groupby(level="dataset", sort=True))
+    enough = [(dataset, own) for dataset, own in groups if exact or len(own) >= least]
+    if not enough:
+        return groups, ""
+    short = [f"; {dataset or 'all'}: too few seeds yet (n = {len(own)})" for dataset, own in groups
+             if not exact and len(own) < least]
+    return enough, "".join(short)
+
+
 def _per_dataset(series: pd.Series, decide: Callable[[Interval], str], unit: str, exact: bool = False) -> Outcome:
     verdicts, texts = [], []
-    for dataset, own in series.groupby(level="dataset", sort=True):
+    groups, waiting = _by_dataset(series, exact)
+    for dataset, own in groups:
         found = interval(own, exact)
         verdicts.append(decide(found))
         texts.append(f"{dataset or 'all'}: {found}{unit} (n = {found.n})")
-    return Outcome(combine(verdicts), "; ".join(texts))
+    return Outcome(combine(verdicts), "; ".join(texts) + waiting)
 
 
 def combine(verdicts: list[str]) -> str:
@@ -54,7 +66,8 @@ def _change(frame: pd.DataFrame, rule: dict, decide: Callable[[Interval], str]) 
     if base.empty:
         raise NotYet("no run holds both sides of the comparison")
     verdicts, texts = [], []
-    for dataset, own in base.groupby(level="dataset", sort=True):
+    groups, waiting = _by_dataset(base)
+    for dataset, own in groups:
         other, n = changed[own.index], len(own)
         if n == 1:
             raise NotYet("one seed gives no interval")
@@ -69,7 +82,7 @@ def _change(frame: pd.DataFrame, rule: dict, decide: Callable[[Interval], str]) 
             shown = f"{found} %"
         texts.append(f"{dataset or 'all'}: {shown} (n = {n})")
     decided = [verdict for verdict in verdicts if verdict != "not testable here"]
-    return Outcome(combine(decided or verdicts), "; ".join(texts))
+    return Outcome(combine(decided or verdicts), "; ".join(texts) + waiting)
 
 
 def _relative_change(frame: pd.DataFrame, rule: dict) -> Outcome:
@@ -123,13 +136,15 @@ def _monotone(frame: pd.DataFrame, rule: dict) -> Outcome:
     if table.empty:
         raise NotYet("no run holds every point of the curve")
     verdicts, texts = [], []
-    for dataset, own in table.groupby(level="dataset", sort=True):
+    groups, waiting = _by_dataset(table, rule.get("exact", False))
+    for dataset, own in groups:
         means = own.mean()
         ends = interval(sign * (own.iloc[:, -1] - own.iloc[:, 0]), rule.get("exact", False))
         steady = all(sign * (b - a) >= 0 for a, b in zip(means[:-1], means[1:], strict=True))
         verdicts.append(("reproduced" if steady else "partly") if ends.low > 0 else "not reproduced")
         texts.append(f"{dataset or 'all'}: " + " → ".join(number(mean) for mean in means))
-    return Outcome(combine(verdicts), f"along {rule['along']} {', '.join(map(str, rule['order']))}: {'; '.join(texts)}")
+    told = f"along {rule['along']} {', '.join(map(str, rule['order']))}: {'; '.join(texts)}{waiting}"
+    return Outcome(combine(verdicts), told)
 
 
 def _within(frame: pd.DataFrame, rule: dict) -> Outcome:
@@ -147,7 +162,8 @@ def _within(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
     least, verdicts, texts = rule["at_least_percent"], [], []
-    for dataset, own in values(frame, rule["metric"], rule.get("where", {})).groupby(level="dataset", sort=True):
+    groups, waiting = _by_dataset(values(frame, rule["metric"], rule.get("where", {})), least=3)
+    for dataset, own in groups:
         n = len(own)
         if n < 3:
             raise NotYet(f"{n} seeds show no spread")
@@ -156,7 +172,7 @@ def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
         low, high = (spread * math.sqrt((n - 1) / float(chdtri(n - 1, tail))) for tail in (0.025, 0.975))
         verdicts.append("reproduced" if low >= least else "not reproduced" if high < least else "not testable here")
         texts.append(f"{dataset or 'all'}: {Interval(n, spread, low, high)} % (n = {n})")
-    return Outcome(combine(verdicts), f"spread over seeds at least {least:g} % of the mean: {'; '.join(texts)}")
+    return Outcome(combine(verdicts), f"seeds spread at least {least:g} % of the mean: {'; '.join(texts)}{waiting}")
 
 
 def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
