@@ -173,6 +173,8 @@ def test_count_and_formula():
     frame = pd.DataFrame({"dataset": list("abc"), "seed": 0, "name": "m", "value": 1.0})
     assert rules.judge({"kind": "count", "metric": "m", "at_least": 3}, frame).verdict == "reproduced"
     assert rules.judge({"kind": "count", "metric": "m", "at_least": 4}, frame).verdict == "partly"
+    alone = rules.judge({"kind": "count", "metric": "m", "at_least": 4}, frame.head(1))
+    assert alone.verdict == "pending" and "1 of 4" in alone.evidence, "one set so far says nothing about the others"
     assert rules.judge(FORMULA | {"claimed": 4.377, "relative_tolerance": 0.001}, frame).verdict == "reproduced"
     assert rules.judge(FORMULA | {"claimed": 4.3, "relative_tolerance": 0.001}, frame).verdict == "not reproduced"
     assert rules.judge(FORMULA | {"claimed": 4.4, "at_most": True}, frame).verdict == "reproduced"

@@ -36,8 +36,8 @@ def table_moved_back(synthetic: pd.DataFrame, public: pd.DataFrame, kinds: Mappi
     column whose ranks the sample cannot tell, such as thousands of names or two labels as frequent, is left out.
     """
     moved = synthetic[[name for name, kind in kinds.items() if kind in CONTINUOUS or _has_ranks(public[name])]].copy()
-    for name, kind in ((name, kinds[name]) for name in moved):
-        if kind in CONTINUOUS:
+    for name in moved:
+        if kinds[name] in CONTINUOUS:
             moved[name] = moved_back(synthetic[name].to_numpy(dtype=float), public[name].to_numpy(dtype=float))
         else:
             names = dict(zip(_ranked(synthetic[name]), _ranked(public[name])))

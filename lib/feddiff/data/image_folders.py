@@ -28,7 +28,7 @@ DEEP = ("I", "F")
 CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # An archive may claim any size for a file; no picture of a data set is larger than this.
 LARGEST_BYTES = 1 << 28
-# What Pillow and zipfile raise for damaged content.
+# What Pillow and zipfile raise for damaged content; zipfile NotImplementedError for a compression it does not know.
 DAMAGE = (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error, zlib.error, zipfile.BadZipFile,
           NotImplementedError, Image.DecompressionBombError)
 

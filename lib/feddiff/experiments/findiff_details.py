@@ -192,9 +192,13 @@ def judged_on(run: records.Run, setting: study.Federation, frames: Mapping[str, 
 
 
 def above_the_floor(run: records.Run, setting: study.Federation, frames: Mapping[str, pd.DataFrame]) -> float:
-    """Record accuracy, its gain above the majority class, balanced accuracy, AUC; return the floor (F42)."""
-    floor = float(setting.test.frame[setting.target].value_counts(normalize=True).iloc[0])
-    run.metric("majority_share", floor)
+    """Record accuracy, its gain above the majority class, balanced accuracy, AUC; return the floor (F42).
+
+    The floor is the share of the majority class in the held-out rows; majority_share that in all rows, held out or not.
+    """
+    held_out, train = (part.frame[setting.target] for part in (setting.test, setting.train))
+    floor = float(held_out.value_counts(normalize=True).iloc[0])
+    run.metric("majority_share", float(pd.concat([train, held_out]).value_counts(normalize=True).iloc[0]))
     for method, frame in frames.items():
         told = utility(frame, setting.test.frame, target=setting.target, kinds=setting.train.kinds, seed=setting.seed)
         row = told.set_index("classifier").iloc[0]

@@ -177,8 +177,10 @@ def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 def _count(frame: pd.DataFrame, rule: dict) -> Outcome:
     found = sorted(set(values(frame, rule["metric"], rule.get("where", {})).index.get_level_values("dataset")))
-    verdict = "reproduced" if len(found) >= rule["at_least"] else "partly"
-    return Outcome(verdict, f"{len(found)} of {rule['at_least']} data sets: {', '.join(found)}")
+    told = f"{len(found)} of {rule['at_least']} data sets: {', '.join(found)}"
+    if len(found) == 1 < rule["at_least"]:
+        raise NotYet(told)
+    return Outcome("reproduced" if len(found) >= rule["at_least"] else "partly", told)
 
 
 def _formula(_: pd.DataFrame, rule: dict) -> Outcome:
