@@ -77,6 +77,20 @@ def audited(run, model):
     return updates.audit_canaries(run, model, ["1", "inf"], number=150, updates=10, delta=1e-5, seed=0)
 
 
+def test_the_audit_takes_the_smallest_client_whatever_its_place(model, monkeypatch):
+    def watched(client, *given, **options):
+        seen.append(client.rows)
+        return update(client, *given, **options)
+
+    update, rows = updates._canary_update, [client.rows for client in model.federation.clients]
+    monkeypatch.setattr(updates, "_canary_update", watched)
+    for clients in (model.federation.clients, model.federation.clients[::-1]):
+        seen, run = [], records.start(notebook="45_gradient_leakage", scale="quick", parameters={}, seed=0)
+        monkeypatch.setattr(model.federation, "clients", clients)
+        updates.audit_canaries(run, model, ["inf"], number=20, updates=1, delta=1e-5, seed=0)
+        assert set(seen) == {min(rows)} and min(rows) < max(rows)
+
+
 def test_a_record_comes_back_whole_from_a_step_on_it_alone(found):
     for noise in ("none", "0"):
         assert found["ratio"][1, noise]["input_error"] < 1e-4
