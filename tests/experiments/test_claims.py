@@ -203,7 +203,10 @@ def test_a_data_set_with_one_seed_waits_and_undoes_no_verdict(toy):
     assert rules.judge(rule, toy([late])).verdict == "pending"
     assert rules.judge({**rule, "exact": True}, toy([*rows, late])).verdict == "partly", "exact values need one seed"
     two = [*rows, late, ("late", 1, "m", 0.0, {})]
-    assert rules.judge(rule, toy(two)).verdict == "partly"
+    found = rules.judge(rule, toy(two))
+    assert found.verdict == "reproduced" and "late: too few seeds yet (n = 2)" in found.evidence
+    assert rules.judge(rule, toy(two[3:])).verdict == "not reproduced", "where no set has three, two decide"
+    assert rules.judge(rule, toy([*two, ("late", 2, "m", 0.0, {})])).verdict == "partly"
     spread = {"kind": "spread", "metric": "m", "at_least_percent": 0.1}
     assert rules.judge(spread, toy(two)).verdict == rules.judge(spread, toy(rows)).verdict == "reproduced"
 

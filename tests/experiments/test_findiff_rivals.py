@@ -20,7 +20,7 @@ HOW = dict(scale="quick", delta=1e-5, changes=TINY)
 WORTH = {"independent": 0.6, "given_label": 0.7, "copula": 0.8, "gan_linear": 0.65, "gan_conv": 0.62, "tab_ddpm": 0.82,
          "dp_marginals": 0.55, "dp_given_label": 0.68, "dp_copula": 0.78, "privbayes": 0.6, "privbayes_gaussian": 0.7,
          "dp_gan": 0.5, "ours": 0.72, "centralised": 0.75, "local": 0.66,
-         "strongest": 0.74, "strongest_start": 0.73}
+         "strongest": 0.74, "strongest_start": 0.73, "strongest_private": 0.71, "paper": 0.45}
 
 
 def table(rows=150):
@@ -34,7 +34,9 @@ def table(rows=150):
 
 @pytest.fixture(scope="module")
 def setting():
-    return rivals.split(table(), clients=2, seed=0, rows=60, max_rows=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(rivals.privacy_study.BOUNDS, "toy", {"a": (-5, 7)})
+        yield rivals.split(table(), clients=2, seed=0, rows=60, max_rows=None)
 
 
 @pytest.mark.parametrize("method", sorted(set(rivals.PRIVATE) | set(rivals.FREE)))
@@ -46,16 +48,23 @@ def test_every_method_draws_equally_many_rows_within_its_budget(setting, method)
         assert (drawn.privacy is None) == (epsilon is None)
         if epsilon is not None:
             assert 0.97 < rivals.epsilon_of(drawn.privacy) <= 1 + 1e-9
-            assert any("codec" in what for what in drawn.privacy["outside"])
+            inside = method == "strongest_private"
+            assert any("codec" in what for what in drawn.privacy["outside"]) != inside
 
 
-def test_trust_and_clients(setting):
+def test_trust_and_clients(setting, monkeypatch):
+    timed = rivals.study.timed
     assert len(rivals.view(setting, "centralised").clients) == 1
     assert len(rivals.view(setting, "centralised").clients[0]) == len(setting.train)
     own = rivals.view(setting, "local", 1)
     assert own.clients[0].frame.equals(setting.clients[1].frame)
     assert len({rivals.view(setting, m, c).identity for m, c in (("ours", None), ("centralised", None), ("local", 0),
                                                                  ("local", 1))}) == 4
+    seen = []
+    monkeypatch.setattr(rivals.study, "timed", lambda part, config, **how: seen.append(config.B) or timed(part, config))
+    for method in ("ours", "centralised"):
+        rivals.release(setting, method, epsilon=1.0, **HOW)
+    assert seen == [16, 32], "a curator's batch is that of all clients together"
     drawn = rivals.release(setting, "local", client=0, **HOW)
     assert drawn.settings["rows_seen"] == len(setting.clients[0])
     shorter = HOW | dict(changes=TINY | dict(diffusion_without_dp=dict(R=2)))
@@ -127,6 +136,32 @@ def test_the_table_of_winners_names_the_best_and_the_best_simple_one(frame):
     assert "±" in words["ours − best rival"]
     full, short = told.settings(frame)
     assert set(short["who sees rows"]) == {told.FEDERATED, told.CURATOR, told.ALONE}
+
+
+def test_the_strongest_is_set_against_the_authors_parts_its_start_and_the_rivals(frame):
+    full, short = told.strongest(frame)
+    assert set(full["method"]) == set(told.AGAINST) and set(full["epsilon"]) == {"0.2", "1", "10"}
+    one = full[(full["dataset"] == "adult-full") & (full["method"] == "paper") & (full["epsilon"] == "10")
+               & (full["name"] == "pair_trends")].iloc[0]
+    # 9 and 5 letters: the paired difference moves by -2 steps of .01 a seed.
+    assert one["mean"] == pytest.approx(0.74 - 0.45 - 0.02) and one["half_width"] > 0
+    words = short[(short["epsilon"] == "10") & (short["metric"] == "pair_trends")].iloc[0]
+    assert words[f"− {told.name_of('paper')}"].startswith("+0.270 ±")
+    lost = told.strongest(frame[frame["method"] != "paper"])[1]
+    assert set(lost[f"− {told.name_of('paper')}"]) == {""}
+
+
+def test_who_was_tuned_on_what_is_in_the_record(new_run):
+    run = new_run("14_findiff_rivals")
+    rivals.disclose(run)
+    assert len(run._notes) == len(told.TUNED_ON) and set(told.TUNED_ON) <= set(told.TRUST)
+
+
+def test_no_bounds_no_codec_within_the_budget(setting):
+    assert "strongest_private" in rivals.methods(setting, 1.0)
+    unknown = rivals.split(table(), clients=2, seed=0, rows=60, max_rows=None)
+    unknown = rivals.replace(unknown, train=rivals.replace(unknown.train, name="nobody's"))
+    assert rivals.knowledge(unknown) is None and "strongest_private" not in rivals.methods(unknown, 1.0)
 
 
 def test_differences_are_paired_by_seed(frame):

@@ -130,9 +130,10 @@ def methods(frame: pd.DataFrame) -> Figure:
             own = summary[summary["dataset"] == name]
             present = [m for m in style.METHODS if (own["method"] == m).any()]
             spending = [m for m in present if m not in _FREE]
+            apart = min(0.08, 0.56 / max(len(spending), 1))
             for place, method in enumerate(spending):
                 label, colour, marker = style.METHODS[method]
-                shift = 0.08 * (place - (len(spending) - 1) / 2)
+                shift = apart * (place - (len(spending) - 1) / 2)
                 _curve(panel, own[own["method"] == method], positions, shift, colour, marker, zorder=3)
                 seen[method] = Line2D([], [], color=colour, marker=marker, label=label)
             for method, dashes in (("real", (1, 1.4)), ("given_label", (6, 2, 1, 2)), ("independent", (4, 2))):

@@ -16,6 +16,7 @@ ARMS = {
     ("epsilon", "iid"): ("each client ε = 1, at random", "#0072B2", "s", False),
     ("epsilon", "by_category"): ("each client ε = 1, by category", "#0072B2", "s", True),
     ("sigma", "iid"): ("noise of one client for all, at random", "#D55E00", "^", False),
+    ("sigma", "by_category"): ("noise of one client for all, by category", "#D55E00", "^", True),
 }
 PANELS = {
     "pair_trends": ("pair trends", {"method": "ours"}),
@@ -45,7 +46,7 @@ def arms_legend(figure: Figure, seen: dict, tables: dict[str, pd.DataFrame]) -> 
     """Name below `figure` the arms that were seen (key of ARMS -> handle), in their order, and what the bars are."""
     handles = [seen[arm] for arm in ARMS if arm in seen]
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 @style.styled
@@ -71,7 +72,7 @@ def clients(frame: pd.DataFrame) -> Figure:
                 own = own[own["partition"] == arm[1]]
                 own = own.assign(clients=own["clients"].astype(int)).sort_values("clients")
                 if len(own):
-                    shift = 1.03 ** (place - 2)
+                    shift = 1.03 ** (place - 2.5)
                     look = dict(color=colour, marker=marker, linestyle="--" if dashed else "-",
                                 markerfacecolor="white" if dashed else colour)
                     bars = [half(row) for row in own.itertuples()]

@@ -12,19 +12,20 @@ import numpy as np
 import pandas as pd
 
 from feddiff.data.tables import Table
-from feddiff.experiments import cache, records
+from feddiff.experiments import cache, privacy_study, records
 from feddiff.experiments import findiff_study as study
-from feddiff.experiments.findiff_rivals_tables import TRUST
+from feddiff.experiments.findiff_rivals_tables import TRUST, TUNED_ON
 from feddiff.experiments.findiff_study import Federation
 from feddiff.privacy.ledger import PrivacyLedger
 from feddiff.systems import copula, dp_gan, findiff, gan_tables, privbayes, tabddpm
 
 PRIVATE = (
-    "dp_marginals", "dp_given_label", "dp_copula", "privbayes", "privbayes_gaussian", "dp_gan", "ours", "centralised",
-    "strongest", "strongest_start",
+    "dp_marginals", "dp_given_label", "dp_copula", "privbayes", "privbayes_gaussian", "dp_gan", "paper", "ours",
+    "centralised", "strongest", "strongest_start", "strongest_private",
 )
-# The recipe whose denoiser starts at a private tree of marginals, and that start without training: what DP-SGD adds.
-DIFFUSION = ("ours", "centralised", "local", "strongest", "strongest_start")
+# "strongest": the recipe whose denoiser starts at a private tree of marginals; "_start": that start without training,
+# which tells what DP-SGD adds; "_private": with its codec inside epsilon too. "paper": the authors' parts.
+DIFFUSION = ("paper", "ours", "centralised", "local", "strongest", "strongest_start", "strongest_private")
 FREE = ("independent", "given_label", "copula", "gan_linear", "gan_conv", "tab_ddpm", "ours", "centralised")
 HEADLINE = ("column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc")
 # A column of thousands of levels is a logit, a cell and a pixel for each: such tables get fewer rows, and no pictures.
@@ -54,9 +55,26 @@ def split(table: Table, *, clients: int, seed: int, rows: int, max_rows: int | N
 
 
 def methods(setting: Federation, epsilon: float | None, leave_out: Sequence[str] = ()) -> list[str]:
-    """Return who competes at a budget (None: without DP): FREE or PRIVATE, on wide tables without convolutions."""
-    wide = {"gan_conv"} if is_wide(setting.train) else set()
-    return [m for m in (FREE if epsilon is None else PRIVATE) if m not in wide | set(leave_out)]
+    """Return who competes at a budget (None: without DP): FREE or PRIVATE.
+
+    Wide tables go without convolutions, tables without public bounds without "strongest_private".
+    """
+    out = set(leave_out) | ({"gan_conv"} if is_wide(setting.train) else set())
+    out |= {"strongest_private"} if knowledge(setting) is None else set()
+    return [m for m in (FREE if epsilon is None else PRIVATE) if m not in out]
+
+
+def knowledge(setting: Federation) -> findiff.PublicKnowledge | None:
+    """Return the public bounds and labels of the setting's table; None where no codebook gives bounds of its numbers.
+
+    The labels of all rows, held-out ones too, stand in for the codebook's.
+    """
+    if setting.train.name not in privacy_study.BOUNDS:
+        return None
+    every = replace(setting.train, frame=pd.concat([setting.train.frame, setting.test.frame], ignore_index=True))
+    return findiff.PublicKnowledge(
+        bounds=privacy_study.public_bounds(setting.train), vocabulary=privacy_study.vocabulary(every)
+    )
 
 
 def view(setting: Federation, method: str, client: int | None = None) -> Federation:
@@ -130,7 +148,10 @@ def _network(setting: Federation, method: str, config: Any, progress: bool) -> t
 
 
 def _diffusion_recipe(method: str, scale: str, epsilon: float | None, delta: float, changes: dict) -> Any:
-    if method == "strongest":
+    if method == "paper":
+        return findiff.paper(epsilon=epsilon, scale=scale, delta=delta, **changes)
+    if method in ("strongest", "strongest_private"):
+        changes = changes | ({"preprocessing": "private"} if method == "strongest_private" else {})
         return findiff.strongest(epsilon=epsilon, scale=scale, delta=delta, **changes)
     if method == "strongest_start":
         other = {name: value for name, value in changes.items() if name not in ("R", "S", "lr", "ema")}
@@ -144,7 +165,12 @@ def _diffusion(
 ) -> Drawn:
     part = view(setting, method, client)
     config = _diffusion_recipe(method, scale, epsilon, delta, changes)
-    model, seconds = study.timed(part, config, progress=progress)
+    if method == "centralised":
+        # As many rows a step as all clients together have: else the curator's noise would be one client's, for a sum
+        # over as few rows, and the trust that it enjoys would buy nothing.
+        config = replace(config, B=config.B * len(setting.clients))
+    public = knowledge(setting) if method == "strongest_private" else None
+    model, seconds = study.timed(part, config, public=public, progress=progress)
     known = {
         "rows_seen": sum(len(rows) for rows in part.clients), "training_steps": config.R * config.S,
         "parameters": sum(p.numel() for p in model.network.parameters() if p.requires_grad),
@@ -180,6 +206,12 @@ def compete(
     run.metric("spent_epsilon", spent, **labels)
     run.privacy(drawn.privacy, **labels)
     return found | {"spent_epsilon": spent}
+
+
+def disclose(run: records.Run) -> None:
+    """Note down on which tables the methods' settings were chosen, which lies outside every epsilon."""
+    for method, where in TUNED_ON.items():
+        run.note(f"settings of {method} from: {where}")
 
 
 def epsilon_of(statement: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ FEDERATED, CURATOR, ALONE = "clients keep their rows", "a curator sees all rows"
 TRUST = {
     "independent": FEDERATED, "given_label": FEDERATED, "copula": FEDERATED,
     "dp_marginals": FEDERATED, "dp_given_label": FEDERATED, "dp_copula": FEDERATED, "ours": FEDERATED,
-    "strongest": FEDERATED, "strongest_start": FEDERATED,
+    "strongest": FEDERATED, "strongest_start": FEDERATED, "strongest_private": FEDERATED, "paper": FEDERATED,
     "centralised": CURATOR, "privbayes": CURATOR, "privbayes_gaussian": CURATOR, "dp_gan": CURATOR,
     "gan_linear": CURATOR, "gan_conv": CURATOR, "tab_ddpm": CURATOR, "local": ALONE,
 }
@@ -21,6 +21,19 @@ TRUST = {
 NAMES = {
     "ours": "diffusion, federated", "centralised": "diffusion, centralised", "local": "diffusion, one client alone",
 }
+# Tables on which settings were chosen, scores seen; no entry where nothing was tuned. Where a table of the comparison is
+# among them, that method is judged on what it was tuned on.
+TUNED_ON = {
+    "ours": "adult, credit-default", "centralised": "as ours", "local": "as ours",
+    "strongest": "adult, bank-marketing", "strongest_start": "as strongest", "strongest_private": "as strongest",
+    "paper": "the authors' parts", "dp_gan": "bank-marketing, adult", "gan_linear": "loan, cardio",
+    "gan_conv": "loan, cardio",
+}
+# What the strongest setting is set against at equal budget, the authors' parts and the untrained start first.
+AGAINST = (
+    "paper", "strongest_start", "strongest_private", "ours", "dp_given_label", "dp_copula", "privbayes",
+    "privbayes_gaussian",
+)
 # Counts and one correlation matrix: what takes seconds and no network.
 SIMPLE = ("independent", "given_label", "copula", "dp_marginals", "dp_given_label", "dp_copula")
 SETTINGS = (
@@ -107,6 +120,33 @@ def winners(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return ranked.iloc[places].reset_index(drop=True), pd.DataFrame(short).iloc[places].reset_index(drop=True)
 
 
+def strongest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return `strongest` less each of AGAINST at equal budget, paired by seed; for reading one row a data set and budget.
+
+    Which method is best is one question (`winners`); this answers another: what the strongest private diffusion model
+    gains on the authors' parts, on its own untrained start, and on simple rivals.
+    """
+    full = differences(frame, of="strongest")
+    full = full[full["method"].isin(AGAINST) & full["name"].isin(("pair_trends", "roc_auc"))].reset_index(drop=True)
+    scores = pd.concat([compared(frame, *axis).assign(metric=axis[0]) for axis in METRICS])
+    own = scores[scores["method"] == "strongest"].set_index(["dataset", "epsilon", "metric"])["mean"]
+    short = []
+    for (dataset, epsilon, metric), group in full.groupby(["dataset", "epsilon", "name"], sort=False):
+        said = {"dataset": dataset, "epsilon": style.epsilon_name(epsilon), "metric": metric,
+                "strongest": tables.number(own[dataset, epsilon, metric])}
+        gaps = group.set_index("method")
+        for method in AGAINST:
+            known = method in gaps.index
+            said[f"− {name_of(method)}"] = _gap(*gaps.loc[method, ["mean", "half_width"]]) if known else ""
+        short.append(said)
+    return full, pd.DataFrame(short)
+
+
+def _gap(mean: float, half_width: float) -> str:
+    error = "" if math.isnan(half_width) else f" ± {tables.number(half_width)}"
+    return f"{mean:+.3f}{error}".replace("-", "−")
+
+
 def _words(row: dict) -> dict:
     said = {"dataset": row["dataset"], "epsilon": style.epsilon_name(row["epsilon"]), "metric": row["name"],
             "best": f"{name_of(row['best'])} {tables.number(row['mean'])}", "who sees rows": row["trust"],
@@ -114,9 +154,7 @@ def _words(row: dict) -> dict:
     for side, title in (("best_rival", "ours − best rival"), ("best_simple", "ours − best simple one")):
         said[title] = ""
         if side in row:
-            half = row[f"{side}_half_width"]
-            error = "" if math.isnan(half) else f" ± {tables.number(half)}"
-            said[title] = f"{row[f'{side}_gap']:+.3f}{error} ({name_of(row[side])})".replace("-", "−")
+            said[title] = f"{_gap(row[f'{side}_gap'], row[f'{side}_half_width'])} ({name_of(row[side])})"
     return said
 
 
@@ -127,6 +165,7 @@ def settings(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     full = tables.summarise(part[part["name"].isin(SETTINGS)], ["dataset", "method", "epsilon"])
     short = tables.wide(full.assign(half_width=0.0, n=full["n"].clip(upper=1)))
     short.insert(2, "who sees rows", [trust(method) for method in short["method"]])
+    short.insert(3, "tuned on", [TUNED_ON.get(method, "") for method in short["method"]])
     return full, short.drop(columns="runs")
 
 

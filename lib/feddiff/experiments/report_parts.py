@@ -68,7 +68,10 @@ PARTS = {
         },
         pinned={"client": "", "classifier": "boosting"},
         shown=("column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "spent_epsilon"),
-        tables={"winners": findiff_rivals_tables.winners, "settings": findiff_rivals_tables.settings},
+        tables={
+            "winners": findiff_rivals_tables.winners, "strongest": findiff_rivals_tables.strongest,
+            "settings": findiff_rivals_tables.settings,
+        },
     ),
     "15_findiff_noise_and_clipping": Parts(
         figures={
@@ -77,7 +80,7 @@ PARTS = {
         },
         pinned={"classifier": "boosting"}, hidden=("update_noise",),
         shown=("column_shapes", "pair_trends", "pair_trends_quantile", "balanced_accuracy", "roc_auc", "attack_risk",
-               "clipped_share", "noise_multiplier", "spent_epsilon"),
+               "clipped_share", "noise_multiplier", "spent_epsilon", "best_value", "loss_of_default", "quality_range"),
     ),
     "12_findiff_local_updates": Parts(
         figures={

@@ -1,6 +1,7 @@
 """From measurements to verdicts: a small closed set of rules, evaluated on records with intervals over seeds.
 
-Every rule can come out either way. Per data set an interval over seeds decides; data sets that disagree give "partly".
+Every rule that reads records can come out either way (a `test` only names the unit test that holds a construction). Per
+data set an interval over seeds decides; data sets that disagree give "partly".
 """
 
 import math
@@ -16,6 +17,8 @@ from feddiff.experiments.measured import Interval, NotYet, interval, values
 from feddiff.experiments.tables import number
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here", "pending")
+# Seeds that the standard scale asks for.
+SEEDS = 3
 # Functions of privacy.accounting that a `formula` rule may call: closed forms, no record needed.
 FORMULAS = ("epsilon", "noise_multiplier", "gaussian_epsilon", "gaussian_noise", "forward_diffusion_epsilon")
 
@@ -28,12 +31,15 @@ class Outcome:
     evidence: str
 
 
-def _by_dataset(table: pd.DataFrame | pd.Series, exact: bool = False, least: int = 2) -> tuple[list[tuple], str]:
-    """Return (data set, its rows) of those with `least` seeds, if any has so many, else of all; and who has to wait."""
+def _by_dataset(table: pd.DataFrame | pd.Series, exact: bool = False) -> tuple[list[tuple], str]:
+    """Return (data set, its rows) of those with enough seeds, and who has to wait.
+
+    Enough are SEEDS where a data set has so many, else two where one has two, else one: a set whose runs are still
+    going on must not undo the verdict of those that are done.
+    """
     groups = list(table.groupby(level="dataset", sort=True))
-    enough = [(dataset, own) for dataset, own in groups if exact or len(own) >= least]
-    if not enough:
-        return groups, ""
+    least = 1 if exact else min(SEEDS, max(len(own) for _, own in groups))
+    enough = [(dataset, own) for dataset, own in groups if len(own) >= least]
     short = [f"; {dataset or 'all'}: too few seeds yet (n = {len(own)})" for dataset, own in groups
              if not exact and len(own) < least]
     return enough, "".join(short)
@@ -162,10 +168,10 @@ def _within(frame: pd.DataFrame, rule: dict) -> Outcome:
 
 def _spread(frame: pd.DataFrame, rule: dict) -> Outcome:
     least, verdicts, texts = rule["at_least_percent"], [], []
-    groups, waiting = _by_dataset(values(frame, rule["metric"], rule.get("where", {})), least=3)
+    groups, waiting = _by_dataset(values(frame, rule["metric"], rule.get("where", {})))
     for dataset, own in groups:
         n = len(own)
-        if n < 3:
+        if n < SEEDS:
             raise NotYet(f"{n} seeds show no spread")
         # 95 % interval of a normal law's standard deviation, in per cent of the mean.
         spread = 100 * float(own.std(ddof=1)) / abs(float(own.mean()))

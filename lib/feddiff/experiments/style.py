@@ -21,6 +21,7 @@ METHODS = {
     "ours": ("diffusion, recipe “ours”", "#0072B2", "o"),
     "strongest": ("diffusion from a private tree", "#0072B2", "D"),
     "strongest_start": ("private tree, no training", "#56B4E9", "D"),
+    "strongest_private": ("the same, codec inside ε", "#0072B2", "^"),
     "paper": ("diffusion, recipe “paper”", "#D55E00", "s"),
     "bias_only": ("histogram start, no training", "#56B4E9", "v"),
     "dp_given_label": ("DP histograms given the label", "#009E73", "^"),
