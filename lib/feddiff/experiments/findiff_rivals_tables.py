@@ -21,7 +21,7 @@ TRUST = {
 NAMES = {
     "ours": "diffusion, federated", "centralised": "diffusion, centralised", "local": "diffusion, one client alone",
 }
-# Tables on which settings were chosen, scores seen; no entry where nothing was tuned. Where a table of the comparison is
+# Tables on which settings were chosen, scores seen (no entry: nothing was tuned). Where a table of the comparison is
 # among them, that method is judged on what it was tuned on.
 TUNED_ON = {
     "ours": "adult, credit-default", "centralised": "as ours", "local": "as ours",
@@ -121,7 +121,7 @@ def winners(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def strongest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return `strongest` less each of AGAINST at equal budget, paired by seed; for reading one row a data set and budget.
+    """Return `strongest` less each of AGAINST at equal budget, paired by seed; for reading a row a data set and budget.
 
     Which method is best is one question (`winners`); this answers another: what the strongest private diffusion model
     gains on the authors' parts, on its own untrained start, and on simple rivals.
