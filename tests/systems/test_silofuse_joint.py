@@ -1,5 +1,6 @@
 """End-to-end training of SiloFuse's parts: split over parties it equals one graph, and sends four messages a step."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from feddiff.data.silos import Silo
 from feddiff.seeds import numpy_generator
-from feddiff.systems import silofuse
+from feddiff.systems import silofuse, silofuse_joint
 from feddiff.systems.silofuse_config import distributed_nbytes
 from feddiff.systems.silofuse_joint import _SiloEnd, e2e, e2e_distributed
 from feddiff.systems.silofuse_parties import COORDINATOR
@@ -131,6 +132,22 @@ def test_what_has_no_joint_form_is_refused(changes, message):
             method(silos(), replace(CONFIG, **changes), progress=False)
 
 
-def test_a_loss_that_is_not_finite_stops_at_once():
-    with pytest.raises(FloatingPointError, match="not finite"):
-        e2e_distributed(silos(), replace(CONFIG, dm_lr=1e30), progress=False)
+@pytest.mark.parametrize("method", [e2e, e2e_distributed])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_names_silo_and_column(method, monkeypatch):
+    true = silofuse_joint._decoding_loss
+    steps = []
+
+    def poisoned(client, z, rows, step):
+        steps.append(step)
+        if client.name == "silo 1" and step == 3:
+            with torch.no_grad():
+                client.model.decoder[-1].bias.fill_(math.nan)
+        return true(client, z, rows, step)
+
+    monkeypatch.setattr(silofuse_joint, "_decoding_loss", poisoned)
+    column = silos()[1].frame.columns[0]
+    with pytest.raises(FloatingPointError, match=rf"silo 1: the loss is not finite at step 3, in column '{column}'"):
+        method(silos(), CONFIG, progress=False)
+    assert max(steps) == 3
+    with pytest.raises(FloatingPointError, match=r"not finite at step [2-4]\b"):
+        method(silos(), replace(CONFIG, dm_lr=1e30), progress=False)

@@ -183,13 +183,15 @@ def fit_autoencoder(
     if config.balanced:
         raise ValueError("balanced batches need labels, and an autoencoder has none: set balanced=False")
     names = _names(model, columns)
-    batches = _Watched(torch.zeros(len(codes), dtype=torch.int64), config.batch, False, seed, name)
+    batches = Batches(torch.zeros(len(codes), dtype=torch.int64), config.batch, False, seed, name)
 
     def loss(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         x, y = codes[rows], numbers[rows]
         value = model.loss_per_record(x, y, generator=generator).mean()
         if not math.isfinite(float(value.detach())):
-            raise FloatingPointError(_diagnosis(model, x, y, names, name, batches.step))
+            with torch.no_grad():
+                each = model.loss_per_column(model.encode(x, y), x, y)
+            raise not_finite(each, names, name, batches.step)
         return value
 
     model.shift.zero_()
@@ -258,16 +260,6 @@ def checked(
     return codes, numbers
 
 
-class _Watched(Batches):
-    """Batches that remember which step they were last asked for, counted from 1."""
-
-    step = 0
-
-    def rows_of(self, step: int) -> torch.Tensor:
-        self.step = step + 1
-        return super().rows_of(step)
-
-
 def _names(model: TableAutoencoder, columns: Sequence[str] | None) -> list[str]:
     m, k = len(model.levels), model.numbers
     names = [*(f"code {j}" for j in range(m)), *(f"number {j}" for j in range(k))] if columns is None else list(columns)
@@ -276,15 +268,14 @@ def _names(model: TableAutoencoder, columns: Sequence[str] | None) -> list[str]:
     return names
 
 
-@torch.no_grad()
-def _diagnosis(
-    model: TableAutoencoder, codes: torch.Tensor, numbers: torch.Tensor, names: list[str], name: str, step: int
-) -> str:
-    finite = model.loss_per_column(model.encode(codes, numbers), codes, numbers).isfinite().all(dim=0)
-    wrong = [column for column, fine in zip(names, finite.tolist()) if not fine] or names
-    return (f"{name}: the loss is not finite at step {step}, in column {wrong[0]!r}"
-            f"{f' and {len(wrong) - 1} more of {len(names)}' if len(wrong) > 1 else ''}; lower lr or bound "
-            "gradient_clip")
+def not_finite(losses: torch.Tensor, columns: Sequence[str], name: str, step: int) -> FloatingPointError:
+    """Return the error for losses (n, m + k) of `columns` that are not finite at the 1-based `step` of party `name`."""
+    finite = losses.detach().isfinite().all(dim=0)
+    wrong = [column for column, fine in zip(columns, finite.tolist()) if not fine] or list(columns)
+    return FloatingPointError(
+        f"{name}: the loss is not finite at step {step}, in column {wrong[0]!r}"
+        f"{f' and {len(wrong) - 1} more of {len(columns)}' if len(wrong) > 1 else ''}; lower lr or bound gradient_clip"
+    )
 
 
 def _embedding(levels: int, width: int, generator: torch.Generator) -> nn.Embedding:

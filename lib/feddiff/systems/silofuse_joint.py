@@ -30,7 +30,7 @@ from feddiff.diffusion.descent import WINDOW, Batches, Descent, descend
 from feddiff.diffusion.ema import EMA
 from feddiff.diffusion.latent_diffusion import LatentDiffusion
 from feddiff.diffusion.process import q_sample
-from feddiff.diffusion.table_autoencoder import CONSTANT, TableAutoencoder, latents
+from feddiff.diffusion.table_autoencoder import CONSTANT, TableAutoencoder, latents, not_finite
 from feddiff.federation.channel import Channel
 from feddiff.seeds import torch_generator
 from feddiff.systems.silofuse import SiloFuseRun, parties
@@ -57,17 +57,17 @@ def e2e(
     run = parties(silos, config, columns=columns)
     run.method, training = "e2e", config.joint_training
     models, backbone = _models(run)
-    clients = _in_order(run)
+    clients, batches = _in_order(run), _batches(run, training)
 
     def loss(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         z = torch.cat([_batch_latents(c, rows) for c in clients], dim=1)
         t, noise = _draws(z.shape, config.T, generator)
         clean, diffusion = _denoise(backbone, z, t, noise)
         parts = clean.split([c.width for c in clients], dim=1)
-        return diffusion + sum(_decoding_loss(c, part, rows) for c, part in zip(clients, parts))
+        return diffusion + sum(_decoding_loss(c, part, rows, batches.step) for c, part in zip(clients, parts))
 
     fitted = descend(
-        _Together([*models, backbone]), loss, _batches(run, training), training,
+        _Together([*models, backbone]), loss, batches, training,
         seed=config.seed, name=NAME, device=torch.device("cpu"), progress=progress,
     )
     run.coordinator.took_part(fitted.history, fitted.seconds)
@@ -101,7 +101,7 @@ def e2e_distributed(
         down, told = centre.denoise(up), {}
         for name, end in ends.items():
             message = send(COORDINATOR, name, "denoised down", {"z": down[name]}, round=step)
-            told[name] = send(name, COORDINATOR, "gradients up", end.decoder_gradient(message, rows), round=step)
+            told[name] = send(name, COORDINATOR, "gradients up", end.decoder_gradient(message, rows, step), round=step)
         back, diffusion = centre.backward(told)
         if not math.isfinite(diffusion):
             raise FloatingPointError(f"{COORDINATOR}: the diffusion loss is not finite at step {step + 1}; lower dm_lr")
@@ -168,12 +168,12 @@ class _SiloEnd(_End):
         self._z = _batch_latents(self.client, rows)
         return {"z": self._z.detach().numpy()}
 
-    def decoder_gradient(self, message: dict[str, np.ndarray], rows: torch.Tensor) -> dict[str, np.ndarray]:
+    def decoder_gradient(
+        self, message: dict[str, np.ndarray], rows: torch.Tensor, step: int
+    ) -> dict[str, np.ndarray]:
         """Return dL_i / dz^_0,i, and keep the gradient of the decoder; FloatingPointError if L_i is not finite."""
         clean = torch.from_numpy(message["z"]).requires_grad_()
-        loss = _decoding_loss(self.client, clean, rows)
-        if not bool(loss.isfinite()):
-            raise FloatingPointError(f"{self.client.name}: the decoder's loss is not finite; lower dm_lr")
+        loss = _decoding_loss(self.client, clean, rows, step + 1)
         loss.backward()
         self.loss = float(loss.detach())
         return {"z": clean.grad.numpy()}
@@ -235,8 +235,12 @@ def _batch_latents(client: SiloClient, rows: torch.Tensor) -> torch.Tensor:
     return (z - z.mean(dim=0)) / (z.var(dim=0, correction=0) + CONSTANT).sqrt()
 
 
-def _decoding_loss(client: SiloClient, z: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return client.model.loss_per_column(z, client.codes[rows], client.numbers[rows]).sum(dim=1).mean()
+def _decoding_loss(client: SiloClient, z: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+    each = client.model.loss_per_column(z, client.codes[rows], client.numbers[rows])
+    loss = each.sum(dim=1).mean()
+    if not math.isfinite(float(loss.detach())):
+        raise not_finite(each, client.coded_columns, client.name, step)
+    return loss
 
 
 def _denoise(

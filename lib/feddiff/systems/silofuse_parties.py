@@ -4,6 +4,7 @@ A silo's table, codec, encoder E_i and decoder D_i are reachable from its own ob
 holds latents as they were sent, the names of their senders and the diffusion model trained on them.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,14 @@ from feddiff.data.silos import Silo
 from feddiff.diffusion.descent import Batches, Descent, Fitted, descend
 from feddiff.diffusion.latent_diffusion import LatentDiffusion
 from feddiff.diffusion.process import q_sample
-from feddiff.diffusion.table_autoencoder import CONSTANT, TableAutoencoder, fit_autoencoder, latents, reconstruction
+from feddiff.diffusion.table_autoencoder import (
+    CONSTANT,
+    TableAutoencoder,
+    fit_autoencoder,
+    latents,
+    not_finite,
+    reconstruction,
+)
 from feddiff.seeds import numpy_generator, torch_generator
 from feddiff.systems.silofuse_config import VARIANCES, SiloFuseConfig
 
@@ -54,6 +62,11 @@ class SiloClient:
         """s_i, the width of the silo's latents."""
         return self.model.latent
 
+    @property
+    def coded_columns(self) -> list[str]:
+        """Own columns in the order of codes and numbers: categories first."""
+        return [*self.codec.code_columns, *self.codec.number_columns]
+
     def fit(self, *, round: int = 0, progress: bool = True) -> None:
         """Train (E_i, D_i) on own rows; the latents' mean and variance are taken from the same rows.
 
@@ -61,8 +74,7 @@ class SiloClient:
         """
         training, seed = self.config.autoencoder_training(round), self.config.seed
         if round == 0:
-            columns = [*self.codec.code_columns, *self.codec.number_columns]
-            options = dict(seed=seed, name=self.name, columns=columns, progress=progress)
+            options = dict(seed=seed, name=self.name, columns=self.coded_columns, progress=progress)
             fitted = fit_autoencoder(self.model, self.codes, self.numbers, training, **options)
             if not self.config.standardise:
                 self.model.shift.zero_()
@@ -113,7 +125,7 @@ class SiloClient:
         """
         codes, numbers = (self.codes, self.numbers) if frame is None else self._encoded(frame)
         found = reconstruction(self.model, codes, numbers)
-        names = [*self.codec.code_columns, *self.codec.number_columns]
+        names = self.coded_columns
         kinds = ["categorical"] * len(self.codec.code_columns) + ["numeric"] * len(self.codec.number_columns)
         return pd.DataFrame({"silo": self.name, "column": names, "kind": kinds, "score": np.asarray(found)})
 
@@ -138,9 +150,12 @@ class SiloClient:
         def loss(rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             codes, numbers, z = self.codes[rows], self.numbers[rows], returned[rows]
             own = self.model.loss_per_record(codes, numbers, generator=generator)
-            theirs = self.model.loss_per_column(z, codes, numbers).sum(dim=1)
+            theirs = self.model.loss_per_column(z, codes, numbers)
             pull = (self.model.encode(codes, numbers) - z).square().sum(dim=1)
-            return (own + theirs + pull).mean()
+            value = (own + theirs.sum(dim=1) + pull).mean()
+            if not math.isfinite(float(value.detach())):
+                raise not_finite(theirs, self.coded_columns, name, batches.step)
+            return value
 
         batches = Batches(torch.zeros(len(self)), training.batch, False, self.config.seed, name)
         device = torch.device("cpu")
