@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,12 +84,30 @@ def test_training_rows_flatter_a_copy(new_run, setting):
 
 def test_accuracy_is_read_above_its_floor(new_run, setting):
     run = new_run()
-    floor = details.above_the_floor(run, setting, {"real": setting.train.frame})
+    every = pd.concat([setting.train.frame, setting.test.frame])
+    whole = replace(setting.train, frame=pd.concat([every, every[every[setting.target] == every[setting.target].iloc[0]]]))
+    floor = details.above_the_floor(run, setting, whole, {"real": setting.train.frame})
     values = {row["name"]: row["value"] for row in run._metrics.values()}
-    every = pd.concat([setting.train.frame, setting.test.frame])[setting.target]
+    labels = whole.frame[setting.target]
     assert floor == pytest.approx(0.7, abs=0.03)
-    assert values["majority_share"] == (every == every.mode()[0]).mean(), "of all rows, held out or not"
+    assert values["majority_share"] == (labels == labels.mode()[0]).mean() != floor, "of the whole table, not the sample"
     assert values["accuracy_above_floor"] == pytest.approx(values["accuracy"] - floor) and values["roc_auc"] > 0.8
+
+
+def test_the_share_of_freezing_is_that_of_the_comparison_that_the_authors_code_makes(new_run, setting, monkeypatch):
+    worth = {("trained", None): 0.9, ("frozen", None): 0.84, ("trained", 1.0): 0.8, ("frozen", 1.0): 0.7}
+
+    def scored(run, setting, config, *, condition, epsilon):
+        assert config.freeze_condition == (condition == "frozen") and (epsilon == "inf") == (config.epsilon is None)
+        pairs = worth[condition, config.epsilon]
+        return None, None, {"pair_trends": pairs, "roc_auc": 0.7 + 0.01 * (pairs - 0.7)}
+
+    monkeypatch.setattr(details, "scored", scored)
+    run = new_run()
+    shares = details.freezing(run, setting, epsilon=1.0, R=1)
+    assert shares["pair_trends"] == pytest.approx(0.06 / 0.2) and np.isnan(shares["roc_auc"])
+    rows = {row["labels"]["quality"]: row for row in run._metrics.values() if row["name"] == "freezing_share"}
+    assert rows["roc_auc"]["value"] is None and "less than" in rows["roc_auc"]["reason"]
 
 
 def test_copies_are_nearest_and_fresh_rows_are_the_scale(new_run, setting):

@@ -151,7 +151,7 @@ def descend(
 
     Random draws inside the loss and dropout masks come from generators named after `seed` and `name`. checkpoint: file
     to resume from, and to write every checkpoint_every steps and at the end; a resumed run equals an uninterrupted one
-    bit for bit on a CPU. FloatingPointError when the loss is not finite, naming the step (on a GPU the window of steps).
+    bit for bit on a CPU. FloatingPointError when the loss is not finite, naming the step (on a GPU a window of steps).
     """
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")

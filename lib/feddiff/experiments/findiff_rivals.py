@@ -151,8 +151,12 @@ def _diffusion_recipe(method: str, scale: str, epsilon: float | None, delta: flo
     if method == "paper":
         return findiff.paper(epsilon=epsilon, scale=scale, delta=delta, **changes)
     if method in ("strongest", "strongest_private"):
-        changes = changes | ({"preprocessing": "private"} if method == "strongest_private" else {})
-        return findiff.strongest(epsilon=epsilon, scale=scale, delta=delta, **changes)
+        config = findiff.strongest(epsilon=epsilon, scale=scale, delta=delta, **changes)
+        if method == "strongest":
+            return config
+        # What the codec takes comes from the marginals' share.
+        left = config.prior_share - config.preprocessing_share
+        return replace(config, preprocessing="private", prior_share=left)
     if method == "strongest_start":
         other = {name: value for name, value in changes.items() if name not in ("R", "S", "lr", "ema")}
         return findiff.strongest_start(epsilon=epsilon, scale=scale, delta=delta, **other)

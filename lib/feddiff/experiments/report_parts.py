@@ -125,6 +125,7 @@ PARTS = {
         shown=(
             "column_shapes", "pair_trends", "pair_trends_quantile", "roc_auc", "client_revealed", "label_drift",
             "pair_trends_of_label", "accuracy_above_floor", "distance_mean", "sdv_shapes", "sdv_pairs", "dp_time_ratio",
+            "freezing_share",
         ),
         tables={"traps": findiff_traps.table, "gains": figures_findiff_details.gains_table},
     ),
