@@ -1,6 +1,7 @@
 """Figures of DP-Fed-FinDiff, each a function of a long records frame (see records.load_records)."""
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -110,8 +111,11 @@ def budget(frame: pd.DataFrame, method: str = "ours") -> Figure:
 
 
 @style.styled
-def methods(frame: pd.DataFrame) -> Figure:
-    """Draw every method that spends a budget against epsilon; rows are metrics, columns data sets."""
+def methods(frame: pd.DataFrame, name_of: Callable[[str], str] = style.method_name) -> Figure:
+    """Draw every method that spends a budget against epsilon; rows are metrics, columns data sets.
+
+    name_of: what a reader sees for a method.
+    """
     wanted = [axis for axis in (*AXES[:1], ("pair_trends_quantile", "", ""), AXES[1]) if has(frame, *axis[:2])]
     if not wanted:
         raise NothingToDraw("the records hold no pair_trends and no roc_auc of boosting")
@@ -132,10 +136,10 @@ def methods(frame: pd.DataFrame) -> Figure:
             spending = [m for m in present if m not in _FREE]
             apart = min(0.08, 0.56 / max(len(spending), 1))
             for place, method in enumerate(spending):
-                label, colour, marker = style.METHODS[method]
+                _, colour, marker = style.METHODS[method]
                 shift = apart * (place - (len(spending) - 1) / 2)
                 _curve(panel, own[own["method"] == method], positions, shift, colour, marker, zorder=3)
-                seen[method] = Line2D([], [], color=colour, marker=marker, label=label)
+                seen[method] = Line2D([], [], color=colour, marker=marker, label=name_of(method))
             for method, dashes in (("real", (1, 1.4)), ("given_label", (6, 2, 1, 2)), ("independent", (4, 2))):
                 for reference in own[own["method"] == method].itertuples():
                     panel.axhline(reference.mean, color=style.GREY, linewidth=0.9, dashes=dashes, zorder=2)
@@ -146,6 +150,7 @@ def methods(frame: pd.DataFrame) -> Figure:
             if metric == wanted[-1][0]:
                 _budget_axis(panel, positions)
         row[0].set_ylabel(_two_lines(metric))
+        style.focus(row[0], summary["mean"], "y", spread=0.1, low=0, high=1)
     handles = [seen[m] for m in style.METHODS if m in seen]
     handles.append(Line2D([], [], linestyle="none", label=_runs(drawn)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)

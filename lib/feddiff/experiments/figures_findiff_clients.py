@@ -155,6 +155,7 @@ def alone(frame: pd.DataFrame) -> Figure:
                     for row in own.itertuples():
                         panel.errorbar(row.mean, y, xerr=half(row), color=colour, marker=marker, linestyle="none")
             panel.set_xlabel(f"difference in {PANELS[metric][0]}")
+            style.focus(panel, table["mean"], low=-1, high=1)
             panel.xaxis.set_major_locator(MaxNLocator(4))
             if metric == "pair_trends":
                 panel.set_title(title, fontsize=8)

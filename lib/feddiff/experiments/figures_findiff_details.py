@@ -98,7 +98,9 @@ def anchor(frame: pd.DataFrame) -> Figure:
     logged = {name: means(own, f"{name}_logged", ["round"]) for name in ("denoising_error", "epsilon")}
     if error.empty:
         raise style.NothingToDraw("the federated anchor was not run")
-    looks = style.colours(frame["dataset"])
+    # The trace of epsilon is the same on every table; who has no error trace did not run the anchor.
+    looks = style.colours(error["dataset"])
+    spent = spent[spent["dataset"].isin(looks)]
     figure, axes = style.canvas(style.WIDTH, 2.9, 1, 3, width_ratios=(1, 1, 0.9))
     for panel, table, name, title in zip(
         axes[0], (error, spent), logged, ("held-out denoising error", "ε spent by a client"), strict=False

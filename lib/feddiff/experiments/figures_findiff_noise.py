@@ -60,26 +60,29 @@ def noise(frame: pd.DataFrame) -> Figure:
 
 @style.styled
 def frontier(frame: pd.DataFrame) -> Figure:
-    """Draw leakage against utility along the noise multiplier, one panel a data set (F23)."""
+    """Draw leakage against utility along the noise multiplier, one panel a data set (F23); darker is more noise."""
     risk, auc = (sweep(frame, *found) for found in (("attack_risk", "noise", ["sigma"]),
                                                     ("roc_auc", "noise", ["sigma"], "boosting")))
     names = sorted(set(risk["dataset"]))
-    figure, axes = style.canvas(min(style.WIDTH, 2.5 * len(names) + 1), 2.7, 1, len(names), sharey=True)
+    figure, axes = style.canvas(min(style.WIDTH, 2.5 * len(names) + 1), 2.9, 1, len(names), sharey=True)
+    sigmas = sorted(set(risk["sigma"]), key=order)
+    shades = {sigma: str(0.8 * (1 - place / max(len(sigmas) - 1, 1))) for place, sigma in enumerate(sigmas)}
     for panel, name in zip(axes[0], names, strict=True):
         own = risk[risk["dataset"] == name].merge(auc[auc["dataset"] == name], on="sigma", suffixes=("_risk", "_auc"))
-        colour, marker = style.colours(names)[name]
-        panel.errorbar(
-            own["mean_auc"], own["mean_risk"], color=colour, marker=marker,
-            xerr=own["half_width_auc"].fillna(0), yerr=own["half_width_risk"].fillna(0), linewidth=0.8,
-        )
-        for index, row in enumerate(own.itertuples()):
-            panel.annotate(row.sigma, (row.mean_auc, row.mean_risk), (4, 4 if index % 2 else -9),
-                           textcoords="offset points", fontsize=7, color=style.GREY)
+        panel.plot(own["mean_auc"], own["mean_risk"], color=style.GREY, linewidth=0.6)
+        bars = own[["half_width_auc", "half_width_risk"]].fillna(0).itertuples(index=False, name=None)
+        for row, (wide, tall) in zip(own.itertuples(), bars, strict=True):
+            panel.errorbar(row.mean_auc, row.mean_risk, xerr=wide, yerr=tall, color=shades[row.sigma], marker="o",
+                           markeredgecolor="black", markeredgewidth=0.5, linewidth=0.8)
         panel.set(title=name, xlabel="ROC AUC of a model trained\non synthetic rows")
-        panel.margins(0.12)
+        style.focus(panel, own["mean_auc"], "x", low=0, high=1)
         panel.xaxis.set_major_locator(MaxNLocator(4))
+    style.focus(axes[0, 0], risk["mean"], "y", spread=1.0, high=1)
     axes[0, 0].set_ylabel("attack risk, mean of games\n(0–1, lower is better)")
-    figure.supxlabel(f"numbers: noise multiplier σ; {runs(risk, auc)}", fontsize=7.5)
+    handles = [Line2D([], [], color=shade, marker="o", markeredgecolor="black", markeredgewidth=0.5, linestyle="none",
+                      label=f"σ = {sigma}") for sigma, shade in shades.items()]
+    handles.append(Line2D([], [], linestyle="none", label=runs(risk, auc)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 

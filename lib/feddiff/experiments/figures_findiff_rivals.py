@@ -34,7 +34,7 @@ def budgets(frame: pd.DataFrame) -> Figure:
     known = part["method"].isin(_REFERENCES) | (part["method"].isin(TRUST) & ~part["epsilon"].isin(["", "inf"]))
     if not (part["method"].isin(TRUST) & ~part["epsilon"].isin(["", "inf"])).any():
         raise NothingToDraw("the records hold no method with a finite budget")
-    return figures_findiff.methods(part[known])
+    return figures_findiff.methods(part[known], rivals.name_of)
 
 
 @style.styled
@@ -69,6 +69,8 @@ def ladder(frame: pd.DataFrame, epsilon: str = "1") -> Figure:
                     markerfacecolor="white" if TRUST[method] == CURATOR else colour,
                 )
             panel.set_ylim(len(present) - 0.4, -0.6)
+            shown = pd.concat([table["mean"], ceiling.loc[ceiling["method"] == "real", "mean"]])
+            style.focus(panel, shown, spread=0.15, low=0, high=1)
             if name == names[-1]:
                 panel.set_xlabel(style.metric_name(metric, direction=False).replace(", ", ",\n"))
         row[0].set_yticks(range(len(present)), [rivals.name_of(method) for method in present])
@@ -115,6 +117,7 @@ def differences(frame: pd.DataFrame) -> Figure:
             panel.set_yticks(range(len(present)), [rivals.name_of(method) for method in present])
             panel.set_xlabel(f"Δ {title}")
             panel.xaxis.set_major_locator(MaxNLocator(3))
+            style.focus(panel, table.loc[table["name"] == metric, "mean"], spread=0.15, low=-1, high=1)
             if line == 0:
                 panel.set_title("without DP" if text == "inf" else f"ε = {text}")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
@@ -150,6 +153,7 @@ def alone(frame: pd.DataFrame) -> Figure:
             range(len(places)), [f"{name}, {'no DP' if text == 'inf' else f'ε = {text}'}" for name, text in places]
         )
         panel.set_xlabel(style.metric_name(metric, direction=False).replace(", ", ",\n"))
+        style.focus(panel, table["mean"], low=0, high=1)
     words = {"local": "one client on its own (mean)", "ours": "federated", "centralised": "all rows pooled"}
     handles = [Line2D([], [], linestyle="none", color=style.METHODS[m][1], marker=style.METHODS[m][2], label=words[m])
                for m in wanted]

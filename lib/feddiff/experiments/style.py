@@ -1,6 +1,7 @@
 """One look for every figure: sizes in inches, a palette safe for colour-blind readers, files that are byte-stable."""
 
 import io
+import math
 from functools import wraps
 from pathlib import Path
 
@@ -123,6 +124,21 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
     """Return (figure, axes array of shape (rows, columns)); sizes in inches; no global figure state is touched."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def focus(
+    panel, values, axis: str = "x", *, spread: float = 0.5, low: float = -math.inf, high: float = math.inf
+) -> None:
+    """Set the limits of an axis by its points, `spread` times their range beyond them, within low..high.
+
+    An interval of two or three seeds can be many times as long as all differences that a panel is there to show; a bar
+    that runs out of the panel says enough. low, high: the metric's range.
+    """
+    values = [float(value) for value in values if math.isfinite(value)]
+    if not values:
+        return
+    room = spread * max(max(values) - min(values), 0.02)
+    getattr(panel, f"set_{axis}lim")(max(low, min(values) - room), min(high, max(values) + room))
 
 
 def method_name(method: str) -> str:
