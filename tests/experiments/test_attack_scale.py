@@ -1,5 +1,8 @@
 """Three systems on one scale: slots of two persons, planted leaks and none, matched utility, the figure."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,7 @@ from feddiff.experiments import attack_scale as scale
 from feddiff.experiments import attack_scale_systems as systems
 from feddiff.experiments import figures_attacks_scale as figures
 from feddiff.experiments import records
+from feddiff.experiments.figures_pfdm import ends
 from feddiff.systems import findiff, pfdm, silofuse
 
 
@@ -130,11 +134,22 @@ def test_the_figure_shows_every_setting_and_view(toy):
                 where = dict(system=system, choice=choice, view=view)
                 bounds.add(round(len(rows) / 10, 6))
                 rows += [("toy", 0, "epsilon_lower", len(rows) / 10, where), ("toy", 0, "epsilon_ceiling", 5.0, where),
-                         ("toy", 0, "tpr_at_1_percent", 0.0, where), ("toy", 0, "anonymity_risk", 0.5, where)]
+                         ("toy", 0, "tpr_at_1_percent", 0.0, where), ("toy", 0, "anonymity_risk", 0.5, where),
+                         ("toy", 0, "tpr_swapped", 0.01 + 0.001 * place, where)]
                 if choice != "inf" and view == "server":
                     rows.append(("toy", 0, "epsilon_stated", 12.0, where))
     drawn = figures.scale(toy(rows, notebook="49_one_scale"))
     found = {round(float(y), 6) for line in drawn.axes[0].get_lines() for y in line.get_ydata()}
     assert len(bounds) == 12 and bounds <= found and len(drawn.axes) == 3
+    band = drawn.axes[1].patches[0].get_window_extent().transformed(drawn.axes[1].transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((0.01, 0.011)), "what chance finds is what was recorded of it"
     texts = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert "SiloFuse, latents as they are: ∞" in texts and "DP-Fed-FinDiff, budget ε = 10: 12" in texts
+
+
+def test_bars_end_where_the_range_of_a_metric_ends():
+    rows = [SimpleNamespace(mean=mean, half_width=width) for mean, width in ((0.9, 0.3), (0.0, 0.2), (0.5, math.nan))]
+    down, up = ends(*rows)
+    assert down == pytest.approx([0.3, 0.0, 0.0]) and up == pytest.approx([0.1, 0.2, 0.0])
+    down, up = ends(rows[0], low=0.8, high=math.inf)
+    assert (down, up) == (pytest.approx([0.1]), pytest.approx([0.3]))

@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from feddiff.experiments import style, tables
-from feddiff.experiments.figures_pfdm import chosen, means, runs
+from feddiff.experiments.figures_pfdm import chosen, ends, means, runs
 
 RELEASES = {
     "copy": "exact copy", "copy_noised": "copy, noise 0.1 sd", "copy_moved": "copy, moved by 1 sd",
@@ -40,11 +41,12 @@ COLUMNS = (
 def risks(frame: pd.DataFrame) -> Figure:
     """Draw the risk of every release in every game with its interval (F1, F25, S12, S22, S25)."""
     found, weak = means(frame, "risk", ["release", "game"]), means(frame, "too_weak", ["release", "game"])
-    ends = [means(frame, f"risk_{end}", ["release", "game"]) for end in ("low", "high")]
-    joined = found.assign(weak=weak["mean"], inner=ends[0]["mean"], outer=ends[1]["mean"])
+    inner, outer = (means(frame, f"risk_{end}", ["release", "game"])["mean"] for end in ("low", "high"))
+    joined = found.assign(weak=weak["mean"], inner=inner, outer=outer)
     names, places = sorted(set(found["dataset"])), _places(found)
     looks = style.colours(names)
-    figure, axes = style.canvas(style.WIDTH, 0.42 * len(places) + 1.6, 2, 3, sharex=True, sharey=True)
+    tall = max(0.21, 0.1 + 0.08 * len(names))
+    figure, axes = style.canvas(style.WIDTH, 2 * tall * len(places) + 1.6, 2, 3, sharex=True, sharey=True)
     for panel, (game, title) in zip(axes.flat, GAMES.items(), strict=True):
         for index, name in enumerate(names):
             colour, marker = looks[name]
@@ -52,16 +54,22 @@ def risks(frame: pd.DataFrame) -> Figure:
             for row in own.itertuples():
                 up = places[row.release] - 0.6 * (index - (len(names) - 1) / 2) / len(names)
                 one = math.isnan(row.half_width)
-                bar = [[row.mean - row.inner], [row.outer - row.mean]] if one else row.half_width
+                bar = [[row.mean - row.inner], [row.outer - row.mean]] if one else ends(row)
                 panel.errorbar(row.mean, up, xerr=bar, color=colour, marker=marker, markersize=3.6, elinewidth=1.1,
                                markerfacecolor="white" if row.weak > 0 else colour)
+        for place in list(places.values())[1::2]:
+            panel.axhspan(place - 0.5, place + 0.5, color="#F4F4F4", zorder=0, linewidth=0)
         panel.axvline(0, color=style.GREY, dashes=(2, 2), linewidth=0.9)
         panel.set_title(title)
         panel.set_yticks(list(places.values()), [RELEASES.get(name, name) for name in places])
         panel.set_ylim(-len(places) + 0.4, 0.6)
-        panel.set_xlim(-0.06, 1.06)
+        # Most risks are a few thousandths: linear up to .01, logarithmic above.
+        panel.set_xscale("symlog", linthresh=0.01, linscale=0.7)
+        panel.set_xlim(-0.0015, 1.3)
+        panel.set_xticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
+        panel.xaxis.set_minor_locator(NullLocator())
     for panel in axes[-1]:
-        panel.set_xlabel("risk (0: no gain over control)")
+        panel.set_xlabel("risk (0: no gain over control),\nlog scale from 0.01 on")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
     handles.append(Line2D([], [], color=style.GREY, marker="o", markerfacecolor="white", linestyle="none",
                           label="hollow: in some run no better than blind"))

@@ -1,5 +1,6 @@
 """Figures of what a step, a whole update and an upload give away (notebook 45), functions of a records frame."""
 
+import math
 from itertools import product
 
 import pandas as pd
@@ -7,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_pfdm import ends, means, runs
 from feddiff.experiments.frames import order
 
 ATTACKS = {"ratio": "ratio of gradients", "separation": "known time features", "bins": "planted bins (malicious)"}
@@ -49,10 +50,10 @@ def steps(frame: pd.DataFrame) -> Figure:
             for index, batch in enumerate(batches):
                 part, (colour, marker) = own[own["batch"] == batch], LOOKS[batch]
                 where = [noises.index(text) + 0.08 * (index - (len(batches) - 1) / 2) for text in part["noise"]]
-                drawn = sorted(zip(where, part["mean"], map(half, part.itertuples()), strict=True))
+                drawn = sorted(zip(where, part.itertuples(index=False), strict=True), key=lambda point: point[0])
                 if drawn:
-                    x, y, error = zip(*drawn, strict=True)
-                    panel.errorbar(x, y, yerr=error, color=colour, marker=marker)
+                    x, rows = zip(*drawn, strict=True)
+                    panel.errorbar(x, [row.mean for row in rows], yerr=ends(*rows), color=colour, marker=marker)
             for row in control.itertuples():
                 panel.plot(noises.index(row.noise), row.mean, "_", color=style.GREY)
             panel.set_ylim(-0.25, 1.06)
@@ -77,9 +78,9 @@ def _one_guess(panel, frame: pd.DataFrame, dataset: str, noises: list[str]) -> N
         if own.empty:
             continue
         own = means(own, name, ["noise"])
-        drawn = sorted(zip(map(noises.index, own["noise"]), own["mean"], map(half, own.itertuples()), strict=True))
-        x, y, error = zip(*drawn, strict=True)
-        panel.errorbar(x, y, yerr=error, color=colour, marker=marker, linestyle=line)
+        rows = sorted(own.itertuples(), key=lambda row: noises.index(row.noise))
+        panel.errorbar([noises.index(row.noise) for row in rows], [row.mean for row in rows],
+                       yerr=ends(*rows, low=-1.0), color=colour, marker=marker, linestyle=line)
     panel.text(0.98, 0.9, "correlation with\nthe network input", transform=panel.transAxes, ha="right", va="top")
 
 
@@ -93,16 +94,17 @@ def updates(frame: pd.DataFrame) -> Figure:
     figure, axes = style.canvas(style.WIDTH, 1.9 * len(datasets) + 0.8, len(datasets), len(LEFT), sharex=True)
     for line, dataset in zip(axes, datasets, strict=True):
         for panel, (name, title) in zip(line, LEFT.items(), strict=True):
+            most = math.inf if name == "update_input_error" else 1.0
             for index, ((optimiser, noise), (_, colour, marker)) in enumerate(SENT.items()):
                 for attack, (_, dashes) in READ.items():
                     own, control = (table[(table["dataset"] == dataset) & (table["optimiser"] == optimiser)
                                           & (table["noise"] == noise) & (table["attack"] == attack)]
                                     for table in (found[name], controls[name]))
-                    drawn = sorted((counts.index(row.local_steps) + 0.08 * (index - 1), row.mean, half(row))
-                                   for row in own.itertuples())
-                    if drawn:
-                        x, y, error = zip(*drawn, strict=True)
-                        panel.errorbar(x, y, yerr=error, color=colour, marker=marker, linestyle=dashes)
+                    rows = sorted(own.itertuples(), key=lambda row: counts.index(row.local_steps))
+                    if rows:
+                        panel.errorbar([counts.index(row.local_steps) + 0.08 * (index - 1) for row in rows],
+                                       [row.mean for row in rows], yerr=ends(*rows, high=most), color=colour,
+                                       marker=marker, linestyle=dashes)
                     for row in control.itertuples():
                         panel.plot(counts.index(row.local_steps), row.mean, "_", color=style.GREY)
             panel.set_ylim(-0.06, 1.08)
@@ -136,7 +138,8 @@ def canaries(frame: pd.DataFrame) -> Figure:
             shift = 0.1 * (2 * index - 1)
             own = lower[(lower["dataset"] == dataset) & (lower["optimiser"] == optimiser)]
             for row in own.itertuples():
-                panel.errorbar(budgets.index(row.budget) + shift, row.mean, yerr=half(row), color=colour, marker=marker)
+                panel.errorbar(budgets.index(row.budget) + shift, row.mean, yerr=ends(row, high=math.inf),
+                               color=colour, marker=marker)
             own = estimate[(estimate["dataset"] == dataset) & (estimate["optimiser"] == optimiser)]
             for row in own[own["budget"] != "inf"].itertuples():
                 panel.plot(budgets.index(row.budget) + shift, row.mean, marker, color=colour, fillstyle="none")
@@ -165,18 +168,18 @@ def owners(frame: pd.DataFrame) -> Figure:
     by = ["epsilon", "group", "partition"]
     found, chance = (means(frame, name, by) for name in ("source_accuracy", "source_chance"))
     datasets, sizes = sorted(set(found["dataset"])), sorted(set(found["group"]), key=order)
-    figure, axes = style.canvas(max(style.COLUMN, 2.3 * len(datasets)), 2.9, 1, len(datasets), sharey=True)
+    figure, axes = style.canvas(max(4.4, 2.3 * len(datasets)), 2.9, 1, len(datasets), sharey=True)
     for panel, dataset in zip(axes[0], datasets, strict=True):
         panel.axhline(chance.loc[chance["dataset"] == dataset, "mean"].mean(), color=style.GREY, dashes=(2, 2))
         for index, (budget, partition) in enumerate(product(BUDGETS, PARTITIONS)):
             (_, colour, marker), (_, fill, dashes) = BUDGETS[budget], PARTITIONS[partition]
             own = found[(found["dataset"] == dataset) & (found["epsilon"] == budget)
                         & (found["partition"] == partition)]
-            drawn = sorted((sizes.index(row.group) + 0.05 * (index - 1.5), row.mean, half(row))
-                           for row in own.itertuples())
-            if drawn:
-                x, y, error = zip(*drawn, strict=True)
-                panel.errorbar(x, y, yerr=error, color=colour, marker=marker, fillstyle=fill, linestyle=dashes)
+            rows = sorted(own.itertuples(), key=lambda row: sizes.index(row.group))
+            if rows:
+                panel.errorbar([sizes.index(row.group) + 0.05 * (index - 1.5) for row in rows],
+                               [row.mean for row in rows], yerr=ends(*rows), color=colour, marker=marker,
+                               fillstyle=fill, linestyle=dashes)
         panel.set_xticks(range(len(sizes)), sizes)
         panel.set_ylim(0, 1.05)
         panel.set_title(dataset)

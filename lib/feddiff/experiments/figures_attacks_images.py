@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_pfdm import ends, half, means, runs
 from feddiff.experiments.frames import order
 
 # Label `view` of membership_auc -> what a reader sees, from what the papers attack to what they do not.
@@ -70,7 +70,7 @@ def groups(frame: pd.DataFrame) -> Figure:
             own = found[(found["dataset"] == dataset) & found["t0"].isin(["", t0])]
             for index, (group, (_, colour, marker)) in enumerate(GROUPS.items()):
                 for row in own[own["group"] == group].itertuples():
-                    panel.errorbar(row.mean, shown.index(row.view) + 0.16 * (2 * index - 1), xerr=half(row),
+                    panel.errorbar(row.mean, shown.index(row.view) + 0.16 * (2 * index - 1), xerr=ends(row),
                                    color=colour, marker=marker, linestyle="none")
             _finish(panel, f"{dataset}, $t_0$={t0}", shown, 0.5)
             panel.set_xlabel("AUC of the loss attack")
@@ -88,6 +88,7 @@ def memorised(frame: pd.DataFrame) -> Figure:
     found = {metric: means(frame, metric, ["sampler", "criterion", "t0"]) for metric in sides}
     names, cells = sorted(set(found["memorised"]["dataset"])), _cells(found["memorised"])
     rows = [(sampler, t0) for t0 in cells for sampler in SAMPLERS]
+    reach = max(row.mean + half(row) for table in found.values() for row in table.itertuples())
     figure, axes = style.canvas(style.WIDTH, len(names) * (0.34 * len(rows) + 0.6) + 0.5, len(names), len(CRITERIA),
                                 sharey=True, sharex=True)
     for line, dataset in zip(axes, names, strict=True):
@@ -97,12 +98,12 @@ def memorised(frame: pd.DataFrame) -> Figure:
                 own = part[(part["dataset"] == dataset) & (part["criterion"] == criterion)]
                 for row in own.itertuples():
                     place = rows.index((row.sampler, row.t0)) + 0.36 * (index - 0.5)
-                    panel.barh(place, row.mean, height=0.34, color=colour, xerr=half(row) or None)
+                    panel.barh(place, row.mean, height=0.34, color=colour, xerr=ends(row) if half(row) else None)
                     panel.annotate(f"{row.mean:.3f}", (row.mean + half(row), place), (3, 0), va="center",
                                    textcoords="offset points", fontsize=6.5)
             panel.set_title(f"{dataset}: {words}")
             panel.set_xlabel("share of samples")
-            panel.set_xlim(0, max(0.02, 1.3 * max(table["mean"].max() for table in found.values())))
+            panel.set_xlim(0, max(0.02, 1.25 * reach))
         line[0].set_yticks(range(len(rows)), [f"{SAMPLERS[sampler]}, $t_0$={t0}" for sampler, t0 in rows])
         line[0].set_ylim(len(rows) - 0.5, -0.5)
     handles = [Line2D([], [], color=colour, linewidth=5, label=name) for name, colour in sides.values()]
@@ -124,7 +125,7 @@ def _dots(frame: pd.DataFrame, metric: str, words: str, chance: float, bound: st
             own = found[(found["dataset"] == dataset) & found["t0"].isin(["", t0])]
             for row in own.itertuples():
                 _, colour, marker = ATTACKS[row.attack]
-                panel.errorbar(row.mean, shown.index(row.view), xerr=half(row), color=colour, marker=marker,
+                panel.errorbar(row.mean, shown.index(row.view), xerr=ends(row), color=colour, marker=marker,
                                linestyle="none", zorder=2 if row.attack == "permuted" else 3)
             if allowed is not None:
                 limit = allowed[(allowed["dataset"] == dataset) & (allowed["t0"] == t0)]["mean"]

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import chosen, half, means, runs
+from feddiff.experiments.figures_pfdm import chosen, ends, half, means, runs
 from feddiff.experiments.frames import order
 
 NONE = dict(defence="none")
@@ -65,7 +65,7 @@ def curves(frame: pd.DataFrame) -> Figure:
             for (attack, method), (_, colour, marker) in looks.items():
                 part = own[(own["attack"] == attack) & (own["method"] == method)]
                 part = part.assign(place=[places.index(text) for text in part["known"]]).sort_values("place")
-                panel.errorbar(part["place"], part["mean"], yerr=[half(row) for row in part.itertuples()],
+                panel.errorbar(part["place"], part["mean"], yerr=ends(*part.itertuples()),
                                color=colour, marker=marker, linewidth=0.9, elinewidth=1.4)
             for row in most[most["dataset"] == dataset].itertuples():
                 panel.axhline(row.mean, color="black", dashes=(2, 2), linewidth=0.9)
@@ -88,8 +88,9 @@ def columns(frame: pd.DataFrame) -> Figure:
     table = means(frame, "column_gain", ["attack", "known", "column", "kind"], method="ridge", **NONE)
     names = sorted(set(table["dataset"]))
     counts = [table.loc[table["dataset"] == name, "column"].nunique() for name in names]
-    figure, axes = style.canvas(style.WIDTH, max(2.2, 0.16 * max(counts) + 1.0), 1, len(names))
-    for panel, dataset in zip(axes[0], names, strict=True):
+    figure, axes = style.canvas(style.WIDTH, 0.16 * sum(counts) + 0.55 * len(names) + 0.6, len(names), 1,
+                                height_ratios=counts)
+    for panel, dataset in zip(axes[:, 0], names, strict=True):
         own = table[table["dataset"] == dataset]
         own = own.assign(case=[text if attack == "paired" else "clone" if text == "all" else ""
                                for attack, text in zip(own["attack"], own["known"])])
@@ -98,12 +99,12 @@ def columns(frame: pd.DataFrame) -> Figure:
         image = panel.imshow(wide.clip(0, 1), cmap="viridis", vmin=0, vmax=1, aspect="auto")
         short = [column if len(column) < 24 else f"{column[:22]}…" for _, column in wide.index]
         panel.set_yticks(range(len(wide)), short)
-        panel.set_xticks(range(wide.shape[1]), wide.columns, rotation=60)
+        panel.set_xticks(range(wide.shape[1]), wide.columns)
         panel.tick_params(labelsize=6.5)
         panel.grid(False)
         panel.set_title(dataset)
-        panel.set_xlabel("known rows, or clone")
-    figure.colorbar(image, ax=list(axes[0]), label="gain over the baseline (1: all)", shrink=0.7, pad=0.01)
+    axes[-1, 0].set_xlabel("known rows, or clone (ridge regression)")
+    figure.colorbar(image, ax=list(axes[:, 0]), label="gain over the baseline (1: all)", shrink=0.7, pad=0.01)
     return figure
 
 
@@ -111,24 +112,35 @@ def columns(frame: pd.DataFrame) -> Figure:
 def attacks(frame: pd.DataFrame) -> Figure:
     """Draw the leak by what the adversary has, from the decoder down to public marginals (S11, S16, S36, S38)."""
     known = max(chosen(frame, "leak", attack="insider")["known"], key=order)
-    best = frame[(frame["name"] == "leak") & (frame["defence"] == "none")]
-    best = best[~best["attack"].isin(["paired", "clone"]) | best["known"].isin([known, "all"])]
-    # Of several methods of one attack the one with the larger leak stands for it.
-    best = best.sort_values("value").groupby(["dataset", "seed", "attack"], as_index=False).last()
-    table = means(best, "leak", ["attack"])
+    found = chosen(frame, "leak", **NONE)
+    found = found[found["attack"].isin([attack for attack, *_ in ATTACKS])]
+    found = found[found["attack"].map({"paired": known, "clone": "all"}).fillna(found["known"]) == found["known"]]
+    # One method for all that learn from pairs; where others were tried too, the one with the largest leak beside it.
+    table = means(found[~found["method"].isin(["knn", "mlp"])], "leak", ["attack"])
+    several = found.groupby("attack")["method"].nunique() > 1
+    best = found[found["attack"].isin(several.index[several])].sort_values("value")
+    best = best.groupby(["dataset", "seed", "attack"], as_index=False).last()
+    sides = [(table, True)] + ([(means(best, "leak", ["attack"]), False)] if len(best) else [])
     names = sorted(set(table["dataset"]))
     figure, axes = style.canvas(style.WIDTH, 2.9, 1, len(names), sharey=True)
     places = {attack: -index for index, (attack, *_) in enumerate(ATTACKS)}
     for panel, dataset in zip(axes[0], names, strict=True):
         for attack, _, colour, marker in ATTACKS:
-            for row in table[(table["dataset"] == dataset) & (table["attack"] == attack)].itertuples():
-                panel.errorbar(row.mean, places[attack], xerr=half(row), color=colour, marker=marker, elinewidth=1.4)
+            for side, filled in sides:
+                for row in side[(side["dataset"] == dataset) & (side["attack"] == attack)].itertuples():
+                    panel.errorbar(row.mean, places[attack], xerr=ends(row), color=colour, marker=marker,
+                                   elinewidth=1.4, markerfacecolor=colour if filled else "white",
+                                   markersize=4.5 if filled else 7, zorder=3 if filled else 2)
         panel.set_yticks(list(places.values()), [text.format(known=known) for _, text, *_ in ATTACKS])
         panel.set_ylim(-len(ATTACKS) + 0.5, 0.5)
         panel.set_xlim(-0.04, 1.04)
         panel.set_xlabel(LEAK)
         panel.set_title(dataset)
-    figure.legend(handles=[Line2D([], [], linestyle="none", label=runs(table))], loc="outside lower center")
+    handles = [Line2D([], [], color="black", marker="o", markerfacecolor="black" if filled else "white",
+                      markersize=4.5 if filled else 7, linestyle="none", label=text)
+               for text, filled in (("pairs: ridge regression", True), ("the best of several methods", False))]
+    handles.append(Line2D([], [], linestyle="none", label=runs(table)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -144,7 +156,7 @@ def structure(frame: pd.DataFrame) -> Figure:
         for row in table.dropna(subset=["mean"]).itertuples():
             shift = 0.16 * (names.index(row.dataset) - (len(names) - 1) / 2)
             colour, marker = looks[row.dataset]
-            panel.errorbar(row.mean, -place - shift, xerr=half(row), color=colour, marker=marker, elinewidth=1.4)
+            panel.errorbar(row.mean, -place - shift, xerr=ends(row), color=colour, marker=marker, elinewidth=1.4)
     panel.set_yticks([-place for place in range(len(tables))], [STRUCTURE[name] for name in tables])
     panel.set_xlim(-0.04, 1.04)
     panel.set_xlabel("0: nothing, 1: perfectly")
@@ -172,7 +184,7 @@ def defences(frame: pd.DataFrame) -> Figure:
                 y = told[attack]
                 y = y[(y["dataset"] == dataset) & (y["defence"] == defence) & (y["known"] == text)]
                 for across, up in zip(x.itertuples(), y.itertuples()):
-                    panel.errorbar(across.mean, up.mean, xerr=half(across), yerr=half(up), color=colour, marker=marker,
+                    panel.errorbar(across.mean, up.mean, xerr=half(across), yerr=ends(up), color=colour, marker=marker,
                                    elinewidth=1.2)
             panel.set_ylim(-0.04, 1.04)
         line[0].set_ylabel(LEAK)

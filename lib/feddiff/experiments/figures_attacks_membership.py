@@ -1,11 +1,13 @@
 """Figures of membership attacks on DP-Fed-FinDiff (notebook 40), each a function of a long records frame."""
 
+import math
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_pfdm import ends, means, runs
 
 # Label `attack` of membership_auc -> what a reader sees, colour, marker.
 WHITE = {
@@ -46,7 +48,7 @@ def budgets(frame: pd.DataFrame) -> Figure:
             for index, (attack, (_, colour, marker)) in enumerate(attacks.items()):
                 shift = 0.5 * (index - (len(attacks) - 1) / 2) / len(attacks)
                 for row in own[own["attack"] == attack].itertuples():
-                    panel.errorbar(places[row.epsilon] + shift, row.mean, yerr=half(row), color=colour, marker=marker)
+                    panel.errorbar(places[row.epsilon] + shift, row.mean, yerr=ends(row), color=colour, marker=marker)
             panel.axhline(0.5, color=style.GREY, dashes=(2, 2), linewidth=0.9)
             panel.set_title(f"{name}: {words}, {GROUPS[group]}", fontsize=7.5)
             panel.set_xticks(list(places.values()), [_budget(text) for text in places])
@@ -71,8 +73,8 @@ def bounds(frame: pd.DataFrame) -> Figure:
         for index, (bound, (_, colour, marker)) in enumerate(BOUNDS.items()):
             own = found[(found["dataset"] == name) & (found["bound"] == bound)]
             for row in own.itertuples():
-                panel.errorbar(places[row.epsilon] + 0.2 * (index - 1), row.mean, yerr=half(row), color=colour,
-                               marker=marker)
+                panel.errorbar(places[row.epsilon] + 0.2 * (index - 1), row.mean, yerr=ends(row, high=math.inf),
+                               color=colour, marker=marker)
         for row in spent[(spent["dataset"] == name) & (spent["bound"] == "white")].itertuples():
             panel.hlines(row.mean, places[row.epsilon] - 0.4, places[row.epsilon] + 0.4, color="black", linewidth=1.4)
         panel.set_yscale("symlog", linthresh=0.1)
@@ -102,7 +104,7 @@ def ranks(frame: pd.DataFrame) -> Figure:
         colour, marker = looks[name]
         for row in found[found["dataset"] == name].itertuples():
             place = pairs.index((row.metric, row.other)) + 0.2 * (index - (len(names) - 1) / 2)
-            panel.errorbar(row.mean, place, xerr=half(row), color=colour, marker=marker)
+            panel.errorbar(row.mean, place, xerr=ends(row, low=-1.0), color=colour, marker=marker)
     panel.axvline(0, color=style.GREY, dashes=(2, 2), linewidth=0.9)
     panel.set_yticks(range(len(pairs)), [f"{METRICS[one]} – {METRICS[other]}" for one, other in pairs])
     panel.set_ylim(len(pairs) - 0.5, -0.5)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import epsilon, half, means, runs
+from feddiff.experiments.figures_pfdm import ends, epsilon, half, means, runs
 from feddiff.experiments.frames import order
 
 # Label `system` -> what a reader sees, colour, how a setting is named, the one without any noise.
@@ -33,8 +33,10 @@ def scale(frame: pd.DataFrame) -> Figure:
     figure, axes = style.canvas(style.WIDTH, 2.2 * len(names) + 1.3, len(names), 3, sharex=True)
     for line, dataset in zip(axes, names, strict=True):
         at = {(row.system, row.choice): row for row in shares[shares["dataset"] == dataset].itertuples()}
+        most = means(frame, "epsilon_ceiling", BY, dataset=dataset)["mean"].max()
         for panel, (metric, title) in zip(line, PANELS, strict=True):
             found = means(frame, metric, BY, dataset=dataset)
+            limits = dict(low=_drawn(0.0, metric), high=most if metric == "epsilon_lower" else 1.0)
             for system, (_, colour, _, _) in SYSTEMS.items():
                 own = found[(found["system"] == system) & (found["view"] == "server")].set_index("choice")["mean"]
                 ladder = [place for place in looks if place[0] == system and place[1] in own]
@@ -43,7 +45,7 @@ def scale(frame: pd.DataFrame) -> Figure:
             for (system, choice), (colour, marker) in looks.items():
                 for row in found[(found["system"] == system) & (found["choice"] == choice)].itertuples():
                     where, filled = at[system, choice], VIEWS[row.view][1]
-                    panel.errorbar(where.mean, _drawn(row.mean, metric), xerr=half(where), yerr=half(row),
+                    panel.errorbar(where.mean, _drawn(row.mean, metric), xerr=half(where), yerr=ends(row, **limits),
                                    color=colour, marker=marker, mfc=colour if filled else "white", linestyle="none",
                                    zorder=3 if filled else 2, clip_on=False)
             panel.axvline(means(frame, "matched_target", [], dataset=dataset)["mean"].iloc[0], color=style.GREY,
@@ -52,16 +54,16 @@ def scale(frame: pd.DataFrame) -> Figure:
             panel.set_xlim(0, 1.05)
             if dataset == names[-1]:
                 panel.set_xlabel("utility, share of real rows'")
-        most = means(frame, "epsilon_ceiling", BY, dataset=dataset)["mean"].max()
         line[0].axhline(most, color=style.GREY, linewidth=0.9, dashes=(3, 2))
         line[0].annotate("most that the coins can show", (0.02, most), (0, 4), textcoords="offset points",
                          fontsize=6, color=style.GREY)
         line[0].set_ylim(-0.03 * most, 1.17 * most)
-        line[1].axhline(0.01, color=style.GREY, linewidth=0.9, dashes=(3, 2))
-        line[1].annotate("dashed: chance", (0.02, _FLOOR), (0, 3), textcoords="offset points", fontsize=6,
-                         color=style.GREY)
+        swapped = means(frame, "tpr_swapped", BY, dataset=dataset)["mean"]
+        line[1].axhspan(swapped.min(), swapped.max(), color=style.PALE, alpha=0.6, linewidth=0, zorder=0)
+        line[1].annotate("band: slots swapped at random", (0.02, _FLOOR), (0, 3), textcoords="offset points",
+                         fontsize=6, color=style.GREY)
         line[1].set(yscale="log", ylim=(_FLOOR, 1.1))
-        line[2].set_ylim(-0.03, 1.03)
+        line[2].set_ylim(-0.02, 1.02)
         line[0].set_title(dataset)
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=_named(frame, *place))
                for place, (c, m) in looks.items()]

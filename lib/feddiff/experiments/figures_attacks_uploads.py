@@ -1,12 +1,14 @@
 """Figures of attacks on uploads (notebook 44), each a function of a long records frame."""
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
-from feddiff.experiments.figures_pfdm import chosen, epsilon, first_record, half, means, runs, sheet_height, tiles
+from feddiff.experiments.figures_pfdm import chosen, ends, epsilon, first_record, half, means, runs, sheet_height, tiles
 from feddiff.experiments.frames import order
 
 CELL = ["side", "t0", "C"]
@@ -45,7 +47,7 @@ def matched(frame: pd.DataFrame) -> Figure:
                     points = sorted((at[row.side, row.t0, row.C], row) for row in part.itertuples())
                     if points:
                         panel.errorbar([x for x, _ in points], [row.mean for _, row in points],
-                                       yerr=[half(row) for _, row in points], color=colour, marker=marker,
+                                       yerr=ends(*(row for _, row in points)), color=colour, marker=marker,
                                        dashes=(3, 1.5) if clipped else (1, 0), mfc="white" if clipped else colour)
             panel.axhline(means(frame, "matched_chance", CELL, dataset=dataset)["mean"].max(), color=style.GREY,
                           linewidth=0.8, dashes=(1, 2))
@@ -76,6 +78,8 @@ def reconstructed(frame: pd.DataFrame) -> Figure:
     found = means(frame, "recovery", ["attacker", *CELL])
     found = found[found["attacker"].isin(ATTACKERS)]
     names = sorted(set(found["dataset"]))
+    # Noise that an attacker does not take off has an error far above 1, and no curve is cut.
+    reach = max(row.mean + half(row) for row in found.itertuples())
     figure, axes = style.canvas(style.WIDTH, 2.6 * len(names) + 0.9, len(names), 2, sharey=True)
     for line, dataset in zip(axes, names, strict=True):
         spent = means(frame, "epsilon_image", CELL, dataset=dataset, repeats="1")
@@ -89,7 +93,8 @@ def reconstructed(frame: pd.DataFrame) -> Figure:
                     panel.errorbar([x for x, _ in points], [max(row.mean, _FLOOR) for _, row in points],
                                    yerr=[half(row) for _, row in points], color=colour, marker=marker)
             panel.axhline(1, color="black", linewidth=0.7)
-            panel.set(xscale="log", yscale="log", ylim=(_FLOOR / 1.6, 6), xlabel="ε of a picture, exact (log scale)")
+            panel.set(xscale="log", yscale="log", ylim=(_FLOOR / 1.6, 1.4 * max(reach, 1)),
+                      xlabel="ε of a picture, exact (log scale)")
             panel.set_title(f"{dataset}, {'clipped to norm 10' if clipped else 'not clipped'}")
         line[0].set_ylabel("squared error, 1: no better\nthan without the upload")
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, c, m in ATTACKERS.values()]
@@ -117,7 +122,8 @@ def repeated(frame: pd.DataFrame) -> Figure:
                 own = part[(part["t0"] == cell[0]) & (part["C"] == cell[1]) & part["side"].isin(sides)]
                 own = own.assign(k=own["repeats"].astype(int)).sort_values("k")
                 own = own[own["k"].isin(held["repeats"].astype(int))]
-                panel.errorbar(own["k"], own["mean"], yerr=[half(row) for row in own.itertuples()], color=colour,
+                most = 1.0 if metric == "matched_repeated" else math.inf
+                panel.errorbar(own["k"], own["mean"], yerr=ends(*own.itertuples(), high=most), color=colour,
                                marker=marker)
             panel.set(xscale="log", ylabel=title, yscale="log" if metric == "epsilon_image" else "linear")
             ticks = sorted(set(held["repeats"].astype(int)))

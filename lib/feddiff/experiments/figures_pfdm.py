@@ -45,6 +45,12 @@ def half(row) -> float:
     return 0.0 if math.isnan(row.half_width) else row.half_width
 
 
+def ends(*rows, low: float = 0.0, high: float = 1.0) -> list[list[float]]:
+    """Return how far the intervals of rows reach down and up, cut at the metric's range `low` to `high`."""
+    return [[min(half(row), max(row.mean - low, 0.0)) for row in rows],
+            [min(half(row), max(high - row.mean, 0.0)) for row in rows]]
+
+
 def runs(*summaries: pd.DataFrame) -> str:
     """Return what the bars are."""
     counts = sorted({int(n) for table in summaries for n in table["n"] if n})
