@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 from scipy.stats import beta, binom, norm
 
 from feddiff.privacy.accounting import gaussian_epsilon, gaussian_noise
@@ -177,7 +178,7 @@ def one_run_fdp_epsilon(
         mu = 1 / gaussian_noise(target_epsilon=epsilon, delta=delta)
         right, wrong = significance * correct / canaries, significance * (guesses - correct) / canaries
         for level in range(correct - 1, -1, -1):
-            grown = max(wrong, float(norm.cdf(norm.ppf(right) - mu)))
+            grown = max(wrong, float(ndtr(ndtri(right) - mu)))
             if grown == wrong:
                 break
             right = min(1.0, right + (grown - wrong) * level / (guesses - level))

@@ -24,7 +24,7 @@ SAMPLINGS = {
 }
 BOUNDS = {
     "gaussian": "lower bound, Gaussian trade-off", "one_run": "lower bound, one run",
-    "counting": "lower bound, counting",
+    "counting": "lower bound, counting", "one_run_fdp": "lower bound, one run, Gaussian trade-off",
 }
 QUALITY = (("pair_trends", "pair trends"), ("roc_auc", "ROC AUC"))
 
@@ -201,7 +201,7 @@ def audit_run(frame: pd.DataFrame) -> Figure:
     """
     stated = _chosen(frame, "run_epsilon", ["sigma"])
     found = _chosen(frame, "run_epsilon_lower", ["bound", "sigma"])
-    figure, axes = style.canvas(style.COLUMN * 1.5, 2.6)
+    figure, axes = style.canvas(style.COLUMN * 1.5, 3.1)
     panel = axes[0, 0]
     panel.plot(stated["sigma"].astype(float), stated["mean"], color="black", marker="|", label="accounted ε (PLD)")
     for index, (bound, text) in enumerate(BOUNDS.items()):
@@ -214,7 +214,7 @@ def audit_run(frame: pd.DataFrame) -> Figure:
     panel.set_ylim(bottom=0)
     panel.set_xticks(stated["sigma"].astype(float), stated["sigma"], minor=False)
     panel.minorticks_off()
-    panel.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

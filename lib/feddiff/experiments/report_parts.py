@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feddiff.experiments import figures_attacks_anonymity
+from feddiff.experiments import audit_family, figures_attacks_anonymity, figures_attacks_canaries
 from feddiff.experiments import figures_attacks_copies, figures_attacks_gradients, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
@@ -290,7 +290,13 @@ PARTS = {
         figures={"releases": figures_attacks_copies.releases},
         hidden=("exact_copies", "recovered_holdout"),
     ),
-    "47_dp_audit": Parts(figures={"audit": figures_engine.audit, "run": figures_engine.audit_run}),
+    "47_dp_audit": Parts(
+        figures={
+            "audit": figures_engine.audit, "run": figures_engine.audit_run,
+            "canaries": figures_attacks_canaries.canaries,
+        },
+        hidden=("p_value", "refuted"), tables={"decisions": audit_family.decisions},
+    ),
     "48_shuffle_and_adjacency": Parts(
         figures={"meanings": figures_engine.meanings, "batches": figures_engine.batches},
     ),
