@@ -1,8 +1,12 @@
 """The three anonymity games of the Article 29 Working Party (2014), as anonymeter plays them (Giomi et al., 2023).
 
 Singling out, linkability and attribute inference, each against the original rows, against control rows that the
-release never saw, and blindly. The attacker sees the synthetic table only (and, in the last two games, some columns of
-the target). The games find no leak that these attacks cannot use: a low risk is no proof of privacy, and none at all
+release never saw, and blindly.
+
+Threat model: the attacker sees the synthetic table only, no model, and knows some columns of the target in the last two
+games: of linkability two sets of columns in tables without a common key, of attribute inference all but the secret.
+
+The games find no leak that these attacks cannot use: a low risk is no proof of privacy, and none at all
 where `too_weak` is set.
 
 Differences from anonymeter 1.1.0, all where its numbers would mislead: rates are out of the attacks really made, not

@@ -1,5 +1,8 @@
 """Audits: statistical lower bounds on epsilon from the outcome of a membership game.
 
+Threat model: an auditor plays the adversary of the definition of DP. It knows the mechanism and every record but the
+canaries' coins, sees whatever the attack behind the scores sees, and says of each canary: in, out, or nothing.
+
 Counts come from a decision rule that was fixed before these outcomes were seen (a threshold chosen on a separate split,
 or a number of guesses registered in advance): the bounds correct for no search, `best_of` does. "Trials" are
 independent trainings, or independent steps; many records of one training are not independent, and belong to the one-run

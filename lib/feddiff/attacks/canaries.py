@@ -1,5 +1,8 @@
 """Gradient-space canaries: what an observer of every private gradient learns of one record.
 
+Threat model: the strongest that DP-SGD is proved against. The adversary sees the noised gradient of every step, knows
+all parameters of the mechanism and all other records, and chose the canary; only its coin and the noise are unknown.
+
 A canary is a record whose clipped gradient is C e_j, where no other record has a gradient (Nasr et al. 2023, "Tight
 Auditing of Differentially Private Machine Learning"): the strongest record there is, so the audit is tight. Canaries
 with coordinates, coins and noise of their own are independent trials, many to a step.

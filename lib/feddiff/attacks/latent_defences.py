@@ -1,5 +1,9 @@
 """What a silo can do to its latents before it uploads them, for attacks to be tried on.
 
+Threat model: the adversary holds the latents as uploaded and knows the defence and its parameters, but not the secrets
+of a silo: its rows, its encoder, the noise drawn, the rotation. Defended latents are tried with the attacks of
+`latent_inversion` and `latent_structure`.
+
 - `private_latents`: each row's latent clipped to an L2 ball and noised, a local DP release whose epsilon is exact;
 - `rotated`: a secret random rotation, which any attack that learns from pairs learns along (no defence);
 - a bottleneck (variational or narrow autoencoder) is a choice of the system and not made here.

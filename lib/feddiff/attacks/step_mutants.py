@@ -1,5 +1,8 @@
 """Planted faults of the DP-SGD step, each a known bug of real libraries, for audits and tests to catch.
 
+Threat model: none of its own. A careless implementer states an epsilon that the step does not keep; the adversary that
+shows it is the one of `canaries`, who sees every private gradient and knows nothing of the fault.
+
 Nothing here may train anything: every class but the correct variants breaks the guarantee on purpose.
 """
 
