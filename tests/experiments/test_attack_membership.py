@@ -52,9 +52,27 @@ def test_recording_keeps_chance_beside(played):
     assert areas["loss"] == 1 and abs(areas["permuted"] - 0.5) < 0.15
     names = {row["name"] for row in run._metrics.values()}
     assert {"membership_auc", "advantage", "tpr_at_10_percent", "tpr_at_1_percent"} <= names
+    told = {(row["name"], row["labels"]["attack"]): row for row in run._metrics.values()}
+    power = [told[f"tpr_at_10_percent{end}", "loss"]["value"] for end in ("_low", "", "_high")]
+    assert 0.95 < power[0] < power[1] == power[2] == 1, "every member above every non-member"
+    unresolved = told["tpr_at_0_1_percent", "loss"]
+    assert unresolved["value"] is None and "non-members" in unresolved["reason"], "refused in words, not left out"
     glue.copies(run, played, played.setting.train.frame, seed=0, release="copy")
     found = {row["name"]: row["value"] for row in run._metrics.values()}
     assert found["copied"] == 1 and found["copied_control"] < 0.1 and found["closer_to_train"] > 0.95
+
+
+def test_a_thousandth_is_recorded_where_a_thousand_non_members_resolve_it(played):
+    inside = np.repeat([True, False], [1000, 1000])
+    many = replace(played, inside=inside, outlying=np.arange(2000) % 10 == 0)
+    scores = np.where(inside, np.arange(2000) % 1000, 500.0 + np.arange(2000) % 2)
+    scores[1000] = 900.5  # one non-member may pass
+    run = start()
+    glue.record(run, many, {"loss": scores}, seed=0, view="white", epsilon="1")
+    told = {(row["name"], row["labels"]["attack"]): row["value"] for row in run._metrics.values()}
+    low, power, high = (told[f"tpr_at_0_1_percent{end}", "loss"] for end in ("_low", "", "_high"))
+    assert power == 0.498 and 0.46 < low < power < high < 0.54
+    assert glue.power_at(0.001) == "tpr_at_0_1_percent" and glue.power_at(0.1) == "tpr_at_10_percent"
 
 
 def test_agreement_of_ranks_is_kendalls():

@@ -29,7 +29,7 @@ from feddiff.systems import findiff
 
 # Fixed before any score was seen: small steps of T = 100, where the noise is 7 to 60 % of the signal's size.
 TIMES = (2, 5, 10, 20)
-RATES = (0.1, 0.01)
+RATES = (0.1, 0.01, 0.001)
 # Records guessed in a one-run audit: so large a share of the highest scores as in, of the lowest as out.
 GUESSED = 0.1
 OUTLIERS = 0.1
@@ -131,6 +131,8 @@ def black_box(played: Game, synthetic: pd.DataFrame, *, seed: int) -> dict[str, 
 def record(run: records.Run, played: Game, found: dict[str, np.ndarray], *, seed: int, **labels) -> dict[str, float]:
     """Record AUC (all records and outliers), TPR at RATES and advantage of every attack; return the AUCs.
 
+    Of AUC and TPR with the ends of the 95 % interval over records, `_low` and `_high` (TPR: Clopper and Pearson's over
+    the members, the threshold taken as given). A rate that the non-members cannot resolve has no value, and says why.
     Attack "permuted": the first attack's scores with membership dealt out anew; what chance looks like here.
     """
     first = next(iter(found.values()))
@@ -140,18 +142,24 @@ def record(run: records.Run, played: Game, found: dict[str, np.ndarray], *, seed
         for group, mask in (("all", np.ones_like(played.inside)), ("outliers", played.outlying)):
             sides = scores[mask & played.inside], scores[mask & ~played.inside]
             where = dict(attack=name, group=group, **labels)
-            judged = membership.auc_interval(*sides)
-            run.metric("membership_auc", judged.value, **where)
-            if group == "all":
-                areas[name] = judged.value
-                run.metric("membership_auc_low", judged.low, **where)
-                run.metric("membership_auc_high", judged.high, **where)
-                run.metric("advantage", membership.advantage(*sides).value, **where)
-                for rate in RATES:
-                    if rate * len(sides[1]) >= 1:
-                        power = membership.tpr_at_fpr(*sides, rate)
-                        run.metric(f"tpr_at_{100 * rate:.0f}_percent", power, **where)
+            if group == "outliers":
+                run.metric("membership_auc", membership.auc(*sides), **where)
+                continue
+            judged = membership.report(*sides, false_positive_rates=RATES).set_index("measure")
+            areas[name] = judged.loc["auc", "value"]
+            run.metric("advantage", judged.loc["advantage", "value"], **where)
+            wanted = {"auc": "membership_auc"} | {f"tpr_at_{rate:g}": power_at(rate) for rate in RATES}
+            for measure, metric in wanted.items():
+                for end, value in judged.loc[measure, ["value", "low", "high"]].items():
+                    missing = None if math.isfinite(value) else f"not resolved by {len(sides[1])} non-members"
+                    run.metric(metric if end == "value" else f"{metric}_{end}", None if missing else value,
+                               reason=missing, **where)
     return areas
+
+
+def power_at(rate: float) -> str:
+    """Return the name of the metric that holds the true positive rate at a false positive rate: 0.001 is 0.1 %."""
+    return f"tpr_at_{100 * rate:g}_percent".replace(".", "_")
 
 
 def lower_bound(played: Game, found: dict[str, np.ndarray], *, delta: float) -> float:

@@ -243,8 +243,10 @@ PARTS = {
             "budgets": figures_attacks_membership.budgets, "bounds": figures_attacks_membership.bounds,
             "ranks": figures_attacks_membership.ranks,
         },
-        pinned={"group": "all"}, hidden=("membership_auc_low", "membership_auc_high"),
-        shown=("membership_auc", "tpr_at_10_percent", "advantage"),
+        pinned={"group": "all"},
+        hidden=tuple(f"{name}_{end}" for end in ("low", "high") for name in (
+            "membership_auc", "tpr_at_10_percent", "tpr_at_1_percent", "tpr_at_0_1_percent")),
+        shown=("membership_auc", "tpr_at_10_percent", "tpr_at_1_percent", "tpr_at_0_1_percent", "advantage"),
     ),
     "41_membership_images": Parts(
         figures={
