@@ -11,7 +11,9 @@ from feddiff.experiments.figures_pfdm import half, means, runs
 from feddiff.experiments.tables import summarise, wide
 
 MILLION = 1e6
-AXES = {"rows": "rows of all clients", "clients": "clients", "width": "width of the hidden layer"}
+AXES = {
+    "rows": "rows of all clients", "clients": "clients", "width": "width of the hidden layer\n(parameters, in thousands)",
+}
 SHOWN = (
     ("prepare_cpu_ms", "before training (CPU s)", 1e-3), ("step_cpu_ms", "a local step (CPU ms)", 1),
     ("round_cpu_ms", "a round, 5 updates each (CPU s)", 1e-3), ("peak_megabytes", "peak memory (MB)", 1),
@@ -49,7 +51,8 @@ def cost(frame: pd.DataFrame) -> Figure:
             panel.set_ylim(0, 1.1 * panel.get_ylim()[1])
             if axis != "rows":
                 places = sorted(set(table["place"]))
-                panel.set_xticks(places, [f"{place:.0f}" for place in places])
+                told = _parameters(frame) if axis == "width" else {}
+                panel.set_xticks(places, [f"{place:.0f}{told.get(place, '')}" for place in places])
                 panel.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
         line[0].set_ylabel(title.replace(" (", "\n("))
     for panel, label in zip(axes[-1], AXES.values(), strict=True):
@@ -61,6 +64,12 @@ def cost(frame: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _parameters(frame: pd.DataFrame) -> dict[float, str]:
+    """Return width -> the trainable parameters of a network so wide, as the second line of a tick's label."""
+    table = _points(frame, "parameters", "width")
+    return {row.place: f"\n({row.mean / 1000:,.0f})" for row in table.itertuples()}
 
 
 @style.styled

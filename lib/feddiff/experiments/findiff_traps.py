@@ -175,7 +175,7 @@ def table(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     read = wide(full)
     told = {trap.id: trap for trap in TRAPS}
     shown = pd.DataFrame([
-        {"trap": id_, "what": trap.what, "shown by": trap.shown,
+        {"trap": id_, "what": trap.what, "measured": trap.shown,
          **{name: "".join(read[(read["dataset"] == name) & (read["trap"] == id_)]["measured"])
             for name in sorted(set(read["dataset"]))},
          "ruled out here by the test": trap.ruled_out.replace("::", ": ")}
