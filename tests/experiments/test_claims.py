@@ -221,11 +221,11 @@ def test_pairing_by_seed_beats_the_spread_between_seeds(toy):
 
 def test_readme_block_is_replaced_and_nothing_else(ledger):
     verdicts = claims.evaluate(ledger, pd.DataFrame({"notebook": []}))
-    text = f"# A\n{claims.BEGIN}\nold\n{claims.END}\ntail\n"
+    text = f"# A\n{claims.MARKS[0]}\nold\n{claims.MARKS[1]}\ntail\n"
     new = claims.replace_block(text, claims.readme_block(verdicts, 0))
     assert new.startswith("# A\n") and new.endswith("\ntail\n") and "old" not in new and "No standard records" in new
     assert claims.replace_block(new, claims.readme_block(verdicts, 0)) == new
     assert "From 3 standard records" in claims.readme_block(verdicts, 3)
-    for broken in ("no marks", claims.END + claims.BEGIN, text + claims.BEGIN):
+    for broken in ("no marks", claims.MARKS[1] + claims.MARKS[0], text + claims.MARKS[0]):
         with pytest.raises(ValueError, match="once each"):
             claims.replace_block(broken, "x")

@@ -16,7 +16,7 @@ PAPERS = {"F": "DP-Fed-FinDiff (2412.16083)", "P": "PFDM (2504.00952)", "S": "Si
 IDS = tuple(f"{letter}{number}" for letter, last in (("F", 46), ("P", 56), ("S", 49)) for number in range(1, last + 1))
 SOURCES = ("paper", "code", "summary", "notes", "derived", "recalled")
 COLUMNS = ["id", "claim", "source", "notebook", "measured", "verdict", "evidence"]
-BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+MARKS = ("<!-- claims:begin -->", "<!-- claims:end -->")
 _ROWS_IN_README = 25
 
 
@@ -131,9 +131,10 @@ def readme_block(verdicts: pd.DataFrame, records: int) -> str:
     return "\n".join(lines)
 
 
-def replace_block(text: str, block: str) -> str:
-    """Return the README `text` with `block` between the claim marks; ValueError unless each mark stands there once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"README.md must hold {BEGIN} and, after it, {END}, once each")
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n{block.rstrip()}\n{END}{rest.split(END)[1]}"
+def replace_block(text: str, block: str, marks: tuple[str, str] = MARKS) -> str:
+    """Return the README `text` with `block` between the marks; ValueError unless each mark stands there once."""
+    begin, end = marks
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(f"README.md must hold {begin} and, after it, {end}, once each")
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n{block.rstrip()}\n{end}{rest.split(end)[1]}"

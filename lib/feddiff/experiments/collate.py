@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from feddiff.experiments import claims, files, scales, style, tables
+from feddiff.experiments import claims, coverage, files, scales, style, tables
 from feddiff.experiments.frames import long_form, privacy_table, read_records
 from feddiff.experiments.report_parts import PARTS, Parts
 
@@ -88,11 +88,13 @@ def _provenance(records: list[dict]) -> str:
     return text + (f"; {modified} from a modified or unknown tree" if modified else "")
 
 
-def update_readme(verdicts: pd.DataFrame, records: int) -> bool:
-    """Rewrite the claims block of the README; return whether it changed."""
+def update_readme(verdicts: pd.DataFrame, records: list[dict], scale: str) -> bool:
+    """Rewrite what the README says of claims and of committed runs; return whether it changed."""
     path = scales.checkout() / "README.md"
     old = path.read_text(encoding="utf-8")
-    new = claims.replace_block(old, claims.readme_block(verdicts, records))
+    new = claims.replace_block(old, claims.readme_block(verdicts, len(records)))
+    done = coverage.runs(scales.checkout() / "notebooks", scale, records)
+    new = claims.replace_block(new, coverage.readme_block(done, scale), coverage.MARKS)
     if new != old:
         files.write_text(path, new)
     return new != old
@@ -108,7 +110,7 @@ def collate(scale: str, only: str | None = None) -> list[Path]:
         made += claims.write(verdicts, scale)
         # FEDDIFF_RESULTS points elsewhere: those are not the results that the README of this checkout shows.
         if scale == "standard" and not os.environ.get("FEDDIFF_RESULTS"):
-            update_readme(verdicts, len(records))
+            update_readme(verdicts, records, scale)
         for folder in (scales.tables_folder(scale), scales.figures_folder(scale)):
             for path in sorted(folder.glob("*--*")):
                 if path not in made and not path.name.startswith("."):

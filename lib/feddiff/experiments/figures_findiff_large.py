@@ -12,7 +12,8 @@ from feddiff.experiments.tables import summarise, wide
 
 MILLION = 1e6
 AXES = {
-    "rows": "rows of all clients", "clients": "clients", "width": "width of the hidden layer\n(parameters, in thousands)",
+    "rows": "rows of all clients", "clients": "clients",
+    "width": "width of the hidden layer\n(parameters, in thousands)",
 }
 SHOWN = (
     ("prepare_cpu_ms", "before training (CPU s)", 1e-3), ("step_cpu_ms", "a local step (CPU ms)", 1),
