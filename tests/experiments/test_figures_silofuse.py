@@ -143,7 +143,7 @@ def bytes_rows():
                           dict(method=method, bandwidth=str(many), slow=str(slow))) for slow in (1, 16)]
             for times in (1, 8):
                 rows += [("toy", seed, name, value + times + place, dict(method=method, times=str(times)))
-                         for name, value in (("bytes_sent", 5e6), ("resemblance", 60.0), ("association_across", 0.5))]
+                         for name, value in (("bytes_sent", 5e6), ("resemblance", 60.0), (bytes_.ACROSS, 0.5))]
         rows += [("toy", seed, "resemblance", 97.0, dict(method="real"))]
     return rows
 
