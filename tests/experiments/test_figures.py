@@ -176,6 +176,35 @@ def test_the_callers_style_changes_nothing_and_is_not_changed(toy):
     assert style.finish(figures_findiff.relative_change(frame), "10_x", "b", "standard")[1].read_bytes() == first
 
 
+# Machado et al. (2009), full deficiency, on linear RGB.
+DEFICIENT = {
+    "none": np.eye(3),
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def lab(colour, eye):
+    """Return CIE L*a*b* (D65) of a colour as an eye sees it."""
+    rgb = np.array(matplotlib.colors.to_rgb(colour))
+    seen = np.clip(DEFICIENT[eye] @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(to_xyz @ seen / [0.9505, 1, 1.089], 1e-3))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("eye", DEFICIENT)
+def test_nine_data_sets_can_be_told_apart(eye):
+    looks = style.colours(f"set {index}" for index in range(9))
+    assert len(set(looks.values())) == len({colour for colour, _ in looks.values()}) == 9
+    assert len({marker for _, marker in looks.values()}) == 9
+    seen = [lab(colour, eye) for colour, _ in looks.values()]
+    assert min(np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]) > 14
+    with pytest.raises(ValueError, match="10 series"):
+        style.colours(f"set {index}" for index in range(10))
+
+
 def test_verdict_bar_shows_every_count():
     counts = pd.DataFrame({"paper": ["A", "B"], "claims": [5, 3], "reproduced": [1, 0], "partly": [1, 0],
                            "not reproduced": [1, 0], "not testable here": [1, 0], "pending": [1, 3]})

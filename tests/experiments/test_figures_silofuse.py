@@ -17,14 +17,22 @@ def drawn_values(figure):
 
 
 def texts(figure):
-    return {text.get_text() for panel in figure.axes for text in (*panel.get_yticklabels(), panel.title)}
+    return {text.get_text() for panel in figure.axes
+            for text in (*panel.get_xticklabels(), *panel.get_yticklabels(), panel.title)}
 
 
-def quality_rows():
+SETS = {"loan": 0, "cardio": 5.5}
+# The plan of the standard runs; the last one with a single seed.
+EIGHT = SETS | {"adult-full": 1, "churn": 2, "heloc": 3.5, "abalone": 4.25, "diabetes": 6, "intrusion": -2}
+
+
+def quality_rows(sets=SETS, lone=()):
     rows = []
     for seed in range(3):
         for place, method in enumerate(quality.LOOKS):
-            for dataset, shift in (("loan", 0), ("cardio", 5.5)):
+            for dataset, shift in sets.items():
+                if seed and dataset in lone:
+                    continue
                 label, score = dict(method=method), 50.0 + shift + place + seed / 10
                 rows += [(dataset, seed, metric, score + index / 3, label)
                          for index, metric in enumerate(quality.SCORES)]
@@ -65,6 +73,53 @@ def test_differences_show_mean_largest_and_the_abstracts_number(toy):
     assert {float(place), place + 5.5, place + 2.75, 43.8, 29.8} <= found
 
 
+def hollow(panel):
+    """Return places of marks with a white face."""
+    return {(float(x), float(y)) for line in panel.get_lines() if line.get_markerfacecolor() == "white"
+            for x, y in zip(line.get_xdata(), line.get_ydata())}
+
+
+@pytest.mark.parametrize("draw", [quality.scores, quality.associations, quality.differences, quality.readings,
+                                  quality.alarm])
+def test_eight_sets_fit_on_a_page(toy, draw):
+    assert draw(toy(quality_rows(EIGHT))).get_figheight() < 9
+
+
+def test_sets_of_one_rival_stand_apart_and_their_mean_hides_none(toy):
+    rows = quality_rows(EIGHT)
+    panel = quality.differences(toy(rows)).axes[0]
+    marks = [line for line in panel.get_lines() if line.get_marker() not in ("None", "", None)]
+    place = [label.get_text() for label in panel.get_yticklabels()].index(quality.LOOKS["gan_conv"][0])
+    own = [line for line in marks if abs(float(line.get_ydata()[0]) - place) < 0.5]
+    # eight sets, their mean, and the ring round the largest
+    heights = [round(float(line.get_ydata()[0]), 6) for line in own]
+    assert len(own) == 10 and len(set(heights)) == 9
+    assert len({(line.get_color(), line.get_marker()) for line in own}) == 10
+    ring = next(line for line in own if line.get_markerfacecolor() == "none")
+    assert round(float(ring.get_xdata()[0]), 5) == mean_of(
+        rows, "resemblance_difference", minus="gan_conv", dataset="diabetes")
+
+
+def test_the_abstracts_number_does_not_stretch_the_axis(toy):
+    panel = quality.differences(toy(quality_rows())).axes[0]
+    assert panel.get_xlim()[1] < 43.8 and panel.get_title(loc="right") == "abstract, over GANs: 43.8 →"
+
+
+def test_a_lone_seed_is_drawn_hollow(toy):
+    figure = quality.scores(toy(quality_rows(EIGHT, lone=("intrusion",))))
+    place = sorted(EIGHT).index("intrusion")
+    for panel in figure.axes:
+        assert len(hollow(panel)) == len(quality.LOOKS)
+        assert all(abs(x - place) < 0.5 for x, _ in hollow(panel))
+    assert "hollow: one seed" in figure.legends[0].get_texts()[-1].get_text()
+    assert not any(hollow(panel) for panel in quality.scores(toy(quality_rows(EIGHT))).axes)
+
+
+def test_no_two_series_of_a_figure_share_their_mark():
+    looks = [(colour, marker) for _, colour, marker in quality.LOOKS.values()]
+    assert len(set(looks)) == len(looks) and "|" not in {marker for _, marker in looks}
+
+
 def test_readings_are_drawn_with_the_default_in_bold(toy):
     figure = quality.readings(toy(quality_rows()))
     bold = [label.get_text() for label in figure.axes[0].get_yticklabels() if label.get_fontweight() == "bold"]
@@ -88,7 +143,7 @@ def bytes_rows():
                           dict(method=method, bandwidth=str(many), slow=str(slow))) for slow in (1, 16)]
             for times in (1, 8):
                 rows += [("toy", seed, name, value + times + place, dict(method=method, times=str(times)))
-                         for name, value in (("bytes_sent", 5e6), ("resemblance", 60.0), ("association_across", 0.5))]
+                         for name, value in (("bytes_sent", 5e6), ("resemblance", 60.0), (bytes_.ACROSS, 0.5))]
         rows += [("toy", seed, "resemblance", 97.0, dict(method="real"))]
     return rows
 

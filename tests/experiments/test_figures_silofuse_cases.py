@@ -68,7 +68,7 @@ def autoencoder_rows():
                              for metrics, _ in autoencoders.PANELS for index, (metric, *_) in enumerate(metrics)]
             for method in autoencoders.LINES:
                 rows += [(dataset, seed, metric, 44.0 + len(method), dict(method=method))
-                         for metric in ("resemblance", "association_across")]
+                         for metric in ("resemblance", autoencoders.ACROSS)]
             for place, hidden in enumerate(("64", "256", "1024")):
                 rows += [(dataset, seed, metric, 10 + shift + place + index, dict(hidden=hidden))
                          for index, metric in enumerate(("nll_training", "nll_held_out", "reconstruction_training",
@@ -94,6 +94,15 @@ def test_orders_average_the_draws_and_silos_take_the_contiguous_ones(toy):
         robustness.orders(toy([("loan", 0, "other", 1.0, dict(method="silofuse", partition="4", order="contiguous"))]))
 
 
+def test_a_line_joins_numbers_of_silos_only(toy):
+    panel = robustness.silos(toy(robustness_rows())).axes[0]
+    lines = [line for line in panel.get_lines() if line.get_linestyle() == "-" and line.get_marker() == "None"]
+    joined = max(lines, key=lambda line: len(line.get_xdata()))
+    names = [label.get_text() for label in panel.get_xticklabels()]
+    assert [names[int(place)] for place in joined.get_xdata()] == ["1", "4", "8"] and names[-1] == "one column"
+    assert all(panel.get_xlabel() for panel in robustness.silos(toy(robustness_rows())).axes[-3:])
+
+
 def test_a_perfect_reconstruction_is_not_magnified(toy):
     place = dict(method="silofuse", partition="4", order="contiguous", draw="0")
     rows = [("loan", seed, metric, 1 - seed * 1e-6, place) for seed in range(2) for metric in robustness.SCORES]
@@ -111,7 +120,7 @@ def test_methods_differences_and_stages_are_drawn(toy):
     found = drawn_values(joint.differences(toy(rows)))
     assert mean_of(rows, "resemblance_difference", minus="independent_clients", dataset="cardio") in found
     found = drawn_values(joint.stages(toy(rows)))
-    assert {mean_of(rows, "association_across", method=m, dataset="cardio") for m in joint.STAGES} <= found
+    assert {mean_of(rows, joint.ACROSS, method=m, dataset="cardio") for m in joint.STAGES} <= found
     with pytest.raises(style.NothingToDraw):
         joint.methods(toy([("loan", 0, "other", 1.0, dict(method="silofuse"))]))
 
@@ -121,7 +130,7 @@ def test_series_and_generalisation_are_drawn(toy):
     for draw, name, choice in ((autoencoders.widths, "latent", "budget"), (autoencoders.variants, "variant", "vae"),
                                (autoencoders.steps, "ae_steps", "800")):
         found = drawn_values(draw(toy(rows)))
-        for metric in ("reconstruction_worst", "resemblance", "association_across", "known_rows_leak"):
+        for metric in ("reconstruction_worst", "resemblance", autoencoders.ACROSS, "known_rows_leak"):
             assert mean_of(rows, metric, series=name, choice=choice, dataset="diabetes") in found
         assert mean_of(rows, "resemblance", method="real", dataset="loan") in found
     found = drawn_values(autoencoders.generalisation(toy(rows)))

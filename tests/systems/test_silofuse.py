@@ -297,6 +297,16 @@ def test_poor_reconstruction_raises_the_alarm():
         train()
 
 
+def test_a_run_from_a_cache_raises_the_alarm_too(run):
+    strict, state = replace(CONFIG, alarm=0.99), run.to_state()
+    with pytest.warns(UserWarning, match=r"autoencoders reproduce \d of 6 columns below 0.99 .*'years'"):
+        again = silofuse.from_state(state, silos(), strict)
+    pd.testing.assert_frame_equal(again.sample(9, seed=0), run.sample(9, seed=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        silofuse.from_state(state, silos(), CONFIG)
+
+
 def test_a_silo_with_one_constant_column_is_reproduced():
     frame = table().assign(member=True, height=3.5)
     run = train(silos(frame, (["years"], ["member"], ["height"])))

@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_silofuse_parts import ACROSS
 from feddiff.experiments.frames import order
 
 # (metrics with their colour, marker and name, axis label)
@@ -13,7 +14,7 @@ PANELS = (
     ((("reconstruction_mean", "#0072B2", "o", "mean of columns"), ("reconstruction_worst", "#56B4E9", "v", "worst")),
      "reconstruction\n(1 is perfect)"),
     ((("resemblance", "#0072B2", "o", ""),), "resemblance (0–100,\nhigher is better)"),
-    ((("association_across", "#0072B2", "o", ""),), "association error across\nsilos (lower is better)"),
+    (((ACROSS, "#0072B2", "o", ""),), "association error across\nsilos, equal rows"),
     ((("known_rows_leak", "#D55E00", "s", ""),), "read by one who knows\na few rows (1: all)"),
 )
 WIDTHS = {"half": "half", "columns": "s = d", "double": "double", "budget": "32 in all"}
@@ -39,7 +40,7 @@ def variants(frame: pd.DataFrame) -> Figure:
 def steps(frame: pd.DataFrame) -> Figure:
     """Draw the same for autoencoders trained for ever more steps (S20)."""
     counts = sorted(set(means(frame, "resemblance", ["series", "choice"], series="ae_steps")["choice"]), key=order)
-    return _series(frame, "ae_steps", {count: f"{int(count):,}" for count in counts}, "steps of each autoencoder")
+    return _series(frame, "ae_steps", {count: f"{int(count):,}" for count in counts}, "autoencoder's steps")
 
 
 def _series(frame: pd.DataFrame, series: str, choices: dict[str, str], label: str, joined: bool = True) -> Figure:
@@ -64,7 +65,8 @@ def _series(frame: pd.DataFrame, series: str, choices: dict[str, str], label: st
             if number == 0:
                 panel.set_title(title, fontsize="small", fontweight="normal")
         line[0].set_ylabel(dataset, fontweight="bold")
-    axes[-1, 0].set_xlabel(label)
+    for panel in axes[-1]:
+        panel.set_xlabel(label)
     handles = [Line2D([], [], color=c, marker=m, label=text) for name, c, m, text in PANELS[0][0]]
     handles += [Line2D([], [], color=c, dashes=dashes, linewidth=0.9, label=text) for text, c, dashes in LINES.values()]
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))

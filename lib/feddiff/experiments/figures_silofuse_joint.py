@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_silofuse_parts import ACROSS, WITHIN
 
 # Label `method` -> what a reader sees, colour, marker; the order from top to bottom.
 LOOKS = {
@@ -20,7 +21,7 @@ LOOKS = {
     "shuffled_silos": ("real silos, shuffled", "#5F5F5F", "P"),
 }
 STAGES = {
-    "real": ("real rows", "#000000"),
+    "real": ("real rows, held out", "#000000"),
     "autoencoders_only": ("autoencoders alone:\nreal latents decoded", "#56B4E9"),
     "perfect_autoencoder": ("diffusion model alone:\non the data itself", "#E69F00"),
     "silofuse": ("both: SiloFuse", "#0072B2"),
@@ -28,8 +29,8 @@ STAGES = {
 }
 SCORES = {
     "resemblance": "resemblance\n(0–100, higher is better)",
-    "association_within": "association error\ninside silos",
-    "association_across": "association error\nacross silos",
+    WITHIN: "association error inside\nsilos, equal rows",
+    ACROSS: "association error across\nsilos, equal rows",
 }
 DIFFERENCES = {"resemblance": "resemblance (points)", "association_across": "association error across silos"}
 
@@ -91,11 +92,11 @@ def differences(frame: pd.DataFrame) -> Figure:
 @style.styled
 def stages(frame: pd.DataFrame) -> Figure:
     """Draw the association errors of each stage by itself and of both (S21)."""
-    panels = {metric: SCORES[metric] for metric in ("association_within", "association_across")}
+    panels = {metric: SCORES[metric] for metric in (WITHIN, ACROSS)}
     tables = {metric: means(frame, metric, ["method"]) for metric in panels}
-    names = sorted(set(tables["association_across"]["dataset"]))
-    present = [m for m in STAGES if (tables["association_across"]["method"] == m).any()]
-    figure, axes = style.canvas(style.WIDTH, 0.34 * len(present) * len(names) + 0.9, len(names), 2, sharey=True)
+    names = sorted(set(tables[ACROSS]["dataset"]))
+    present = [m for m in STAGES if (tables[ACROSS]["method"] == m).any()]
+    figure, axes = style.canvas(style.WIDTH, 0.34 * len(present) * len(names) + 1.05, len(names), 2, sharey=True)
     for line, dataset in zip(axes, names, strict=True):
         for panel, table in zip(line, tables.values(), strict=True):
             own = table[table["dataset"] == dataset].set_index("method")
@@ -107,6 +108,6 @@ def stages(frame: pd.DataFrame) -> Figure:
         line[0].set_ylim(len(present) - 0.5, -0.5)
         line[0].set_title(dataset)
     for panel, title in zip(axes[-1], panels.values(), strict=True):
-        panel.set_xlabel(title.replace("\n", " ") + " (lower is better)")
+        panel.set_xlabel(title.replace("\n", " ") + "\n(lower is better)")
     figure.legend(handles=[Line2D([], [], linestyle="none", label=runs(*tables.values()))], loc="outside lower right")
     return figure

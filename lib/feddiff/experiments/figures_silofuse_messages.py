@@ -6,10 +6,11 @@ from matplotlib.lines import Line2D
 
 from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import half, means, runs
+from feddiff.experiments.figures_silofuse_parts import ACROSS
 from feddiff.experiments.frames import order
 
 LOOKS = {"silofuse": ("SiloFuse", "#0072B2", "o"), "e2e_distributed": ("joint training, distributed", "#D55E00", "s")}
-QUALITY = (("resemblance", "resemblance (0–100)"), ("association_across", "association error across silos"))
+QUALITY = (("resemblance", "resemblance (0–100)"), (ACROSS, "association error across silos,\nequal rows"))
 # Along these, bytes are counted: label -> axis.
 ALONG = (("steps", "training steps of every party"), ("rows", "rows"))
 SLOW = {0: ("-", "no slow silo"), 1: ((0, (4, 2)), ""), 2: ((0, (1, 1.5)), "")}
@@ -80,7 +81,7 @@ def quality(frame: pd.DataFrame) -> Figure:
             panel.set(xscale="log", xlabel="sent until the model is there (MB, log scale)", ylabel=title)
             panel.set_title(dataset)
     handles = [Line2D([], [], color=c, marker=m, label=name) for name, c, m in LOOKS.values()]
-    handles.append(Line2D([], [], color="black", linewidth=0.8, dashes=(2, 2), label="real rows (held-out)"))
+    handles.append(Line2D([], [], color="black", linewidth=0.8, dashes=(2, 2), label="real rows"))
     handles.append(Line2D([], [], linestyle="none", label=runs(*tables.values())))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure

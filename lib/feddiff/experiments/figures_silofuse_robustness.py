@@ -8,8 +8,9 @@ from feddiff.experiments import style
 from feddiff.experiments.figures_pfdm import chosen, half, means, runs
 
 ORDERS = {"contiguous": "contiguous", "random": "random", "adversarial": "adversarial"}
-SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one\ncol.", "columns_wide": "2\nwide",
-         "bits": "one\nbit"}
+SILOS = {"1": "1", "2": "2", "4": "4", "8": "8", "columns": "one column",
+         "columns_wide": "one, 2 wide", "bits": "one bit"}
+HELD = "silos, or what each holds"
 COUNTS = {"4": ("4 silos", "#0072B2", "o"), "8": ("8 silos", "#D55E00", "s")}
 SCORES = {
     "resemblance": "resemblance\n(0–100, higher is better)",
@@ -22,7 +23,8 @@ SORTS = {
 }
 # The axis of a reconstruction that is perfect everywhere must not magnify rounding.
 CLOSEST = 0.98
-REAL = "real rows"
+# Of associations there is no reading at equal rows over all pairs: the legend says how long the held-out table is.
+REAL = "real rows (association: held out,\na quarter as many)"
 FLOOR = "real silos, shuffled: no exchange"
 
 
@@ -55,8 +57,7 @@ def orders(frame: pd.DataFrame) -> Figure:
                             partition=count)
             _real(panel, frame, metric, dataset)
             _from_afar(panel, metric)
-            panel.set_xticks(range(len(ORDERS)), list(ORDERS.values()))
-            panel.set_xlim(-0.5, len(ORDERS) - 0.5)
+            _places(panel, ORDERS)
             panel.set_ylabel(title)
         line[0].set_title(dataset)
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=text) for text, c, m in COUNTS.values()]
@@ -81,11 +82,11 @@ def silos(frame: pd.DataFrame) -> Figure:
                 _points(panel, floor, dataset, "partition", present, 0.0, style.GREY, "_", joined=False, **where)
             _real(panel, frame, metric, dataset)
             _from_afar(panel, metric)
-            panel.set_xticks(range(len(present)), list(present.values()))
-            panel.set_xlim(-0.5, len(present) - 0.5)
+            _places(panel, present)
             panel.set_ylabel(title)
         line[0].set_title(dataset)
-    axes[-1, 0].set_xlabel("silos, or what each of them holds")
+    for panel in axes[-1]:
+        panel.set_xlabel(HELD)
     handles = [Line2D([], [], color=style.PALETTE[0], marker="o", label="SiloFuse, contiguous"),
                Line2D([], [], color=style.GREY, marker="_", linestyle="none", label=FLOOR)]
     _legend(figure, handles, *tables.values())
@@ -101,19 +102,24 @@ def shapes(frame: pd.DataFrame) -> Figure:
     every = pd.concat(tables.values())
     names = sorted(set(every["dataset"]))
     present = {name: text for name, text in SILOS.items() if (every["partition"] == name).any()}
-    figure, axes = style.canvas(style.WIDTH, 2.4, 1, len(names), sharey=True)
+    figure, axes = style.canvas(style.WIDTH, 2.9, 1, len(names), sharey=True)
     for panel, dataset in zip(axes[0], names, strict=True):
         for index, (sort, (_, colour, marker)) in enumerate(SORTS.items()):
             _points(panel, tables[sort], dataset, "partition", present, 0.1 * (index - 1), colour, marker)
-        panel.set_xticks(range(len(present)), list(present.values()))
-        panel.set_xlim(-0.5, len(present) - 0.5)
-        panel.set_xlabel("silos, or what each of them holds")
+        _places(panel, present)
+        panel.set_xlabel(HELD)
         panel.set_title(dataset)
+    axes[0, 0].set_ylim(top=min(axes[0, 0].get_ylim()[1], 1.01))
     axes[0, 0].set_ylabel("column shapes, held-out rows\n(0–1, higher is better)")
     handles = [Line2D([], [], color=c, marker=m, label=text) for text, c, m in SORTS.values()]
     handles.append(Line2D([], [], linestyle="none", label=runs(every)))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
+
+
+def _places(panel, names: dict[str, str]) -> None:
+    panel.set_xticks(range(len(names)), list(names.values()), rotation=35, ha="right", rotation_mode="anchor")
+    panel.set_xlim(-0.5, len(names) - 0.5)
 
 
 def _from_afar(panel, metric: str) -> None:
@@ -130,8 +136,10 @@ def _points(
         own = own[own[name] == text]
     own = own.assign(place=[list(places).index(text) for text in own[label]]).sort_values("place")
     panel.errorbar(own["place"] + shift, own["mean"], yerr=[half(row) for row in own.itertuples()], color=colour,
-                   marker=marker, markersize=9 if marker == "_" else 4.5, linestyle="-" if joined else "none",
-                   linewidth=0.8, elinewidth=1.4)
+                   marker=marker, markersize=9 if marker == "_" else 4.5, linestyle="none", elinewidth=1.4)
+    # A line joins numbers of silos alone: what comes after them has no order.
+    counted = own[own[label].str.isdigit()] if joined else own.iloc[:0]
+    panel.plot(counted["place"] + shift, counted["mean"], color=colour, linewidth=0.8)
 
 
 def _real(panel, frame: pd.DataFrame, metric: str, dataset: str) -> None:

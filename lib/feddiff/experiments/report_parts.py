@@ -18,6 +18,7 @@ from feddiff.experiments import figures_attacks_images, figures_attacks_membersh
 from feddiff.experiments import figures_attacks_uploads
 from feddiff.experiments import figures_silofuse, figures_silofuse_messages
 from feddiff.experiments import figures_silofuse_autoencoders, figures_silofuse_joint, figures_silofuse_robustness
+from feddiff.experiments import silofuse_tables
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ PARTS = {
             "resemblance", "utility", "utility_median", "association_within", "association_across",
             "association_across_equal_rows", "cross_tstr", "roc_auc", "reconstruction_mean", "reconstruction_worst",
         ),
+        tables={"reconstruction": silofuse_tables.reconstruction, "rivals": silofuse_tables.rivals},
     ),
     "31_silofuse_communication": Parts(
         figures={
@@ -211,9 +213,10 @@ PARTS = {
         },
         pinned={"column": "", "sort": ""}, hidden=("reconstruction", "resemblance_part"),
         shown=(
-            "resemblance", "utility", "association_all", "association_across", "reconstruction_worst",
-            "strength_within",
+            "resemblance", "utility", "association_all", "association_across", "association_across_equal_rows",
+            "reconstruction_worst", "strength_within",
         ),
+        tables={"reconstruction": silofuse_tables.reconstruction},
     ),
     "33_silofuse_stacked_or_joint": Parts(
         figures={
@@ -222,9 +225,11 @@ PARTS = {
         },
         pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
         shown=(
-            "resemblance", "utility", "association_within", "association_across", "reconstruction_mean",
-            "reconstruction_worst", "task_auc", "bytes_training", "rounds",
+            "resemblance", "utility", "association_within", "association_within_equal_rows", "association_across",
+            "association_across_equal_rows", "reconstruction_mean", "reconstruction_worst", "task_auc",
+            "bytes_training", "rounds",
         ),
+        tables={"reconstruction": silofuse_tables.reconstruction},
     ),
     "34_silofuse_autoencoders": Parts(
         figures={
@@ -235,8 +240,10 @@ PARTS = {
         pinned={"column": ""}, hidden=("reconstruction", "resemblance_part"),
         shown=(
             "reconstruction_mean", "reconstruction_worst", "latents_per_column", "one_hot_per_latent",
-            "known_rows_leak", "resemblance", "association_across", "nll_gap", "membership_auc",
+            "known_rows_leak", "resemblance", "association_within_equal_rows", "association_across_equal_rows",
+            "nll_gap", "membership_auc",
         ),
+        tables={"reconstruction": silofuse_tables.reconstruction},
     ),
     "40_membership_tables": Parts(
         figures={

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from feddiff.experiments import files, scales
 
 # Okabe and Ito (2008), in an order whose neighbours also differ in lightness; yellow is left out (too pale on white).
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Then brown and indigo of Tol's palettes: nine data sets in all, and no two colours nearer to each other than Okabe and
+# Ito's own, to colour-blind eyes either.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#661100", "#332288")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "h")
 GREY, PALE = "#5F5F5F", "#C8C8C8"
 WIDTH, COLUMN = 7.0, 3.4
 

@@ -66,7 +66,10 @@ def train(
 def from_state(
     state: dict, silos: Sequence[Silo], config: SiloFuseConfig, *, columns: Sequence[str] | None = None
 ) -> "SiloFuseRun":
-    """Return the trained run that `SiloFuseRun.to_state` described, on the same silos and configuration."""
+    """Return the trained run that `SiloFuseRun.to_state` described, on the same silos and configuration.
+
+    Warns as `train` does: a run that comes from a cache has the same columns lost.
+    """
     run = parties(silos, config, columns=columns)
     run.method = state["method"]
     for client in run.clients:
@@ -77,6 +80,7 @@ def from_state(
     run.coordinator.expect({client.name: client.width for client in run.clients})
     run.coordinator.restore(state["coordinator"])
     run.channel.log[:] = [Message(*entry) for entry in state["messages"]]
+    run.warn()
     return run
 
 
