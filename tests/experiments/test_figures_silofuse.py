@@ -100,6 +100,14 @@ def test_sets_of_one_rival_stand_apart_and_their_mean_hides_none(toy):
         rows, "resemblance_difference", minus="gan_conv", dataset="diabetes")
 
 
+def test_a_rival_whose_utility_was_not_measured_is_drawn_in_the_other_panel(toy):
+    rows = [row for row in quality_rows() if row[2] != "utility_difference" or row[4]["minus"] != "gan_conv"]
+    place = float(list(quality.RIVALS).index("gan_conv"))
+    marks = [sum(line.get_marker() == "D" and abs(line.get_ydata()[0] - place) < 0.5 for line in panel.get_lines())
+             for panel in quality.differences(toy(rows)).axes]
+    assert marks == [1, 0]
+
+
 def test_the_abstracts_number_does_not_stretch_the_axis(toy):
     panel = quality.differences(toy(quality_rows())).axes[0]
     assert panel.get_xlim()[1] < 43.8 and panel.get_title(loc="right") == "abstract, over GANs: 43.8 →"

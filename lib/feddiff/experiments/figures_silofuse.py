@@ -99,7 +99,11 @@ def differences(frame: pd.DataFrame) -> Figure:
     for panel, (metric, (title, claim)) in zip(axes[0], panels.items(), strict=True):
         panel.axvline(0, color="black", linewidth=0.7)
         for place, method in enumerate(present):
+            if place:
+                panel.axhline(place - 0.5, color=style.PALE, linewidth=0.6)
             own = tables[metric][tables[metric]["minus"] == method]
+            if own.empty:
+                continue
             for name, (colour, marker) in looks.items():
                 points(panel, own[own["dataset"] == name], [place + lines[name]] * (own["dataset"] == name).sum(),
                        sideways=True, colour=colour, marker=marker, markersize=3.5, elinewidth=0.7)
@@ -107,8 +111,6 @@ def differences(frame: pd.DataFrame) -> Figure:
             largest = own.loc[own["mean"].idxmax()]
             panel.plot(largest["mean"], place + lines[largest["dataset"]], color="black", marker="o", markersize=8,
                        markerfacecolor="none", markeredgewidth=0.8)
-            if place:
-                panel.axhline(place - 0.5, color=style.PALE, linewidth=0.6)
         _claimed(panel, claim)
         panel.grid(axis="y", visible=False)
         panel.set_xlabel(f"points of {title.split(' (')[0]},\nSiloFuse less the rival (right is better)")
