@@ -83,6 +83,7 @@ def clients(frame: pd.DataFrame) -> Figure:
             if metric == list(tables)[-1]:
                 _clients_axis(panel, counts)
         line[0].set_ylabel(PANELS[metric][0])
+        style.focus(line[0], table["mean"], "y", spread=0.3, high=1)
     arms_legend(figure, seen, tables)
     return figure
 

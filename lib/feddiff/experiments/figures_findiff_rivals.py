@@ -5,7 +5,6 @@ import math
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from feddiff.experiments import figures_findiff, style
 from feddiff.experiments import findiff_rivals_tables as rivals
@@ -116,12 +115,16 @@ def differences(frame: pd.DataFrame) -> Figure:
             panel.set_ylim(len(present) - 0.5, -0.5)
             panel.set_yticks(range(len(present)), [rivals.name_of(method) for method in present])
             panel.set_xlabel(f"Δ {title}")
-            panel.xaxis.set_major_locator(MaxNLocator(3))
+            # Rivals differ by hundredths, the authors' parts by half of the range: linear up to .05, then logarithmic.
+            panel.set_xscale("symlog", linthresh=0.05, linscale=2)
             style.focus(panel, table.loc[table["name"] == metric, "mean"], spread=0.15, low=-1, high=1)
+            panel.set_xticks([-0.3, -0.03, 0, 0.03, 0.3], ["−.3", "−.03", "0", ".03", ".3"], minor=False)
+            panel.set_xticks([], minor=True)
             if line == 0:
                 panel.set_title("without DP" if text == "inf" else f"ε = {text}")
     handles = [Line2D([], [], color=c, marker=m, linestyle="none", label=name) for name, (c, m) in looks.items()]
-    handles.append(Line2D([], [], linestyle="none", label=f"right of 0: federated diffusion is better; {_runs(table)}"))
+    told = f"right of 0: federated diffusion is better;\nlogarithmic beyond ±.05; {_runs(table)}"
+    handles.append(Line2D([], [], linestyle="none", label=told))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
