@@ -33,6 +33,7 @@ def _named(dataset: str, made: set[tuple], notebook: str) -> str:
 
 def readme_block(found: Mapping[str, Mapping[str, tuple[int, int]]], scale: str) -> str:
     """Return what stands between MARKS: the notebooks with all planned runs, then those with a part, set by set."""
+    found = dict(sorted(found.items()))
     if not any(done for sets in found.values() for done, _ in sets.values()):
         return f"No run of `{scale}` is committed yet.\n"
     whole = [stem for stem, sets in found.items() if all(done == wanted for done, wanted in sets.values())]
