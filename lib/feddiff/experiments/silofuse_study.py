@@ -226,6 +226,7 @@ def _equal_reconstruction(setting: Setting, config: SiloFuseConfig, progress: bo
         message = run.channel.send(client.name, COORDINATOR, "upload", client.upload())
         run.coordinator.receive(client.name, message)
         run.coordinator.fit(progress=progress)
+        run.warn()
         return run
 
     return _stacked(setting, silos, longer, True, progress, build=finish)
