@@ -59,6 +59,22 @@ def test_the_optimum_and_what_the_default_loses(new_run):
     assert values == {"best_value": 0.1, "quality_range": 0.5, "loss_of_default": 0.25}
 
 
+def test_the_table_of_optima_takes_the_best_mean_of_the_values_that_every_seed_has(toy):
+    rows = []
+    for seed, late in ((0, None), (1, None), (2, 0.99)):
+        for clip, value in (("0.1", 0.80), ("1", 0.79), ("3", 0.7 + 0.01 * seed), ("10", late)):
+            labels = {"sweep": "clip", "epsilon": "1", "clip": clip, "batch": "256", "draws": "1"}
+            if value is not None:
+                rows.append(("adult", seed, "pair_trends", value, labels))
+    full, short = noise.optima_table(toy(rows))
+    assert short.to_dict("records") == [{
+        "dataset": "adult", "sweep": "clip", "epsilon": "1", "tried": "0.1, 1, 3", "best": "0.1",
+        "gain_over_default": "0.010 ± 0.000", "level": "0.1, 1", "runs": 3,
+    }]
+    assert full.set_index("tried")["n"].to_dict() == {"0.1": 3, "1": 3, "3": 3, "10": 1}
+    assert full.set_index("tried")["mean"]["3"] == pytest.approx(0.71 - 0.79)
+
+
 @pytest.fixture
 def frame(toy):
     rows = []

@@ -89,6 +89,28 @@ def test_files_are_byte_identical_whatever_the_order_and_full_precision(toy, hom
     assert back["mean"].iloc[0] == full["mean"].iloc[0]
 
 
+def test_blocks_part_a_table_by_its_labels_and_lose_no_cell(toy):
+    frame = toy([
+        ("adult", 0, "pair_trends", 0.9, {"scaler": "quantile"}), ("adult", 0, "pair_trends", 0.8, {"scaler": "standard"}),
+        ("adult", 0, "roc_auc", 0.7, {"typing": "number"}), ("adult", 1, "roc_auc", 0.7, {"typing": "number"}),
+    ])
+    short = tables.wide(tables.summarise(frame))
+    parts = tables.blocks(short, ["dataset", "scaler", "typing"])
+    assert [list(part.columns) for part in parts] == [
+        ["dataset", "typing", "roc_auc", "runs"], ["dataset", "scaler", "pair_trends", "runs"],
+    ]
+    filled = sorted(text for part in parts for text in part.to_numpy().ravel())
+    assert filled == sorted(text for text in short.to_numpy().ravel() if text)
+
+
+def test_several_tables_are_written_one_below_another(toy, home):
+    full = tables.summarise(toy([("adult", 0, "roc_auc", 0.7, {})]))
+    one = tables.wide(full)
+    _, markdown, latex = tables.write(full, [one, one], "10_x", "headline", "quick")
+    assert markdown.read_text() == tables.markdown(one) + "\n" + tables.markdown(one)
+    assert latex.read_text().count(r"\begin{tabular}") == 2
+
+
 def test_markdown_and_latex_escape():
     table = pd.DataFrame({"what_is": [r"a|b_c & 50 % $x$ {y} #1 ~ ^ \ <3", "line\nend"], "ε": ["0.9 ± 0.1", "∞"]})
     assert r"a\|b_c" in tables.markdown(table) and tables.markdown(table).count("\n") == 4

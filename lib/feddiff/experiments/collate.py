@@ -20,11 +20,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Report:
-    """Tables (for reading), figures and files of one notebook at one scale; `missing`: figures and why not drawn."""
+    """Tables (for reading), figures and files of one notebook at one scale; `missing`: figures and why not drawn.
+
+    blocks: the headline, cut into a table for each set of labels where its notebook asks for that (`Parts.blocks`).
+    """
 
     notebook: str
     scale: str
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    blocks: list[pd.DataFrame] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
     files: list[Path] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
@@ -59,8 +63,11 @@ def report(notebook: str, scale: str) -> Report:
     for name, part in wanted.items():
         if len(part):
             full = tables.summarise(part)
-            made.tables[name] = tables.wide(full)
-            made.files.extend(tables.write(full, made.tables[name], notebook, name, scale))
+            read = made.tables[name] = tables.wide(full)
+            if name == "headline" and parts.blocks:
+                read = tables.blocks(read, list(full.columns[: list(full.columns).index("name")]))
+                made.blocks.extend(read)
+            made.files.extend(tables.write(full, read, notebook, name, scale))
     for name, make in parts.tables.items() if records else ():
         full, made.tables[name] = make(frame)
         made.files.extend(tables.write(full, made.tables[name], notebook, name, scale))

@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
+
 from feddiff.experiments import findiff_study as study
-from feddiff.experiments import records
+from feddiff.experiments import records, tables
 from feddiff.systems.findiff import FinDiffConfig, FinDiffRun
 
 QUALITY = "pair_trends"
@@ -95,3 +97,27 @@ def optima(run: records.Run, found: dict[Arm, dict[str, float]]) -> dict[tuple, 
         run.metric("quality_range", max(own.values()) - min(own.values()), **labels)
         run.metric("loss_of_default", max(own.values()) - own[DEFAULTS[sweep]], **labels)
     return best
+
+
+def optima_table(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return every swept value's pair trends less the default's on the same seeds; for reading the best of each sweep.
+
+    best: by the mean over seeds, of the values that every seed has; level: all whose mean is within .02 of it.
+    """
+    parts = []
+    swept = frame[frame["name"] == QUALITY]
+    for sweep, default in DEFAULTS.items():
+        own = swept[swept["sweep"] == sweep]
+        base = own[own[sweep] == f"{default:g}"].set_index(["dataset", "epsilon", "seed"])["value"]
+        places = pd.MultiIndex.from_frame(own[["dataset", "epsilon", "seed"]])
+        parts.append(own.assign(tried=own[sweep], value=own["value"].to_numpy() - base.reindex(places).to_numpy()))
+    by = ["dataset", "sweep", "epsilon", "tried"]
+    full = tables.summarise(pd.concat(parts).assign(name="gain_over_default"), by)
+    rows = []
+    for place, own in full.groupby(by[:-1], sort=False):
+        own = own[own["n"] == own["n"].max()]
+        best = own.loc[own["mean"].idxmax()]
+        level = own.loc[own["mean"] >= best["mean"] - 0.02, "tried"]
+        rows.append([*place, ", ".join(own["tried"]), best["tried"], tables.cell(best), ", ".join(level), best["n"]])
+    columns = [*by[:-1], "tried", "best", "gain_over_default", "level", "runs"]
+    return full, pd.DataFrame(rows, columns=columns)

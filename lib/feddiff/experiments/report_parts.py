@@ -11,6 +11,7 @@ from feddiff.experiments import figures_attacks_copies, figures_attacks_gradient
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
 from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
 from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
+from feddiff.experiments import findiff_noise
 from feddiff.experiments import figures_findiff_aggregation, figures_findiff_rounds
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported
@@ -26,14 +27,15 @@ class Parts:
     """What a notebook's report has beside its table of all metrics.
 
     figures: name -> function of the records frame. pinned: labels fixed to one value for the table `headline`, which
-    shows the metrics `shown` (none named: all). hidden: metrics that only a figure reads. tables: name -> function of
-    the records frame that returns (full, for reading).
+    shows the metrics `shown` (none named: all); blocks: it is cut into one table for each set of labels. hidden:
+    metrics that only a figure reads. tables: name -> function of the records frame that returns (full, for reading).
     """
 
     figures: dict[str, Callable[[pd.DataFrame], Figure]] = field(default_factory=dict)
     pinned: dict[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+    blocks: bool = False
     tables: dict[str, Callable[[pd.DataFrame], tuple[pd.DataFrame, pd.DataFrame]]] = field(default_factory=dict)
 
 
@@ -81,7 +83,8 @@ PARTS = {
         },
         pinned={"classifier": "boosting"}, hidden=("update_noise",),
         shown=("column_shapes", "pair_trends", "pair_trends_quantile", "balanced_accuracy", "roc_auc", "attack_risk",
-               "clipped_share", "noise_multiplier", "spent_epsilon", "best_value", "loss_of_default", "quality_range"),
+               "clipped_share", "noise_multiplier", "spent_epsilon"),
+        blocks=True, tables={"optima": findiff_noise.optima_table},
     ),
     "12_findiff_local_updates": Parts(
         figures={
@@ -128,6 +131,7 @@ PARTS = {
             "pair_trends_of_label", "accuracy_above_floor", "distance_mean", "sdv_shapes", "sdv_pairs", "dp_time_ratio",
             "freezing_share",
         ),
+        blocks=True,
         tables={"traps": findiff_traps.table, "gains": figures_findiff_details.gains_table},
     ),
     "20_pfdm_heterogeneity": Parts(
@@ -143,7 +147,7 @@ PARTS = {
             "frontier": figures_pfdm_privacy.frontier, "gains": figures_pfdm_privacy.gains,
             "variants": figures_pfdm_privacy.variants, "samples": figures_pfdm.samples,
         },
-        pinned={"client": "all"}, hidden=("epsilon_bound", "pictures_held"),
+        pinned={"client": "all"}, blocks=True, hidden=("epsilon_bound", "pictures_held"),
     ),
     "22_pfdm_collaboration_ladder": Parts(
         figures={
@@ -165,7 +169,7 @@ PARTS = {
             "advantage": figures_pfdm_clients.advantage, "traffic": figures_pfdm_clients.traffic,
             "cost": figures_pfdm_clients.cost,
         },
-        pinned={"client": "all"},
+        pinned={"client": "all"}, blocks=True,
     ),
     "25_pfdm_colour_and_cifar": Parts(
         figures={
@@ -181,7 +185,7 @@ PARTS = {
             "incompatible": figures_pfdm_clients.incompatible, "rarity": figures_pfdm_clients.rarity,
             "samples": figures_pfdm.samples,
         },
-        pinned={"client": "all"}, hidden=("pictures_held",),
+        pinned={"client": "all"}, blocks=True, hidden=("pictures_held",),
     ),
     "27_pfdm_theory": Parts(
         figures={"errors": figures_pfdm_privacy.theory, "gain": figures_pfdm_privacy.theory_gain},
@@ -290,7 +294,7 @@ PARTS = {
     "45_gradient_leakage": Parts(
         figures={"steps": figures_attacks_gradients.steps, "updates": figures_attacks_gradients.updates,
                  "canaries": figures_attacks_gradients.canaries, "owners": figures_attacks_gradients.owners},
-        pinned={"client": ""},
+        pinned={"client": ""}, blocks=True,
         shown=("input_error", "inputs_recovered", "records_recovered", "correlation", "update_input_error",
                "update_inputs_recovered", "update_records_recovered", "upload_epsilon", "upload_epsilon_lower",
                "upload_epsilon_ceiling", "source_accuracy", "source_accuracy_plain", "source_chance"),

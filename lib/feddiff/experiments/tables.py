@@ -107,6 +107,16 @@ def wide(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*by, *metrics, "runs"])
 
 
+def blocks(table: pd.DataFrame, by: list[str]) -> list[pd.DataFrame]:
+    """Return a table cut into one for each set of labels `by` that rows have, in order, without their empty columns.
+
+    A notebook of many small experiments has a label for each; in one table most cells would be blank.
+    """
+    used = (table[by] != "").apply(tuple, axis=1)
+    parts = [table[used == pattern] for pattern in dict.fromkeys(used)]
+    return [part.loc[:, (part != "").any()].reset_index(drop=True) for part in parts]
+
+
 def _title(column: str) -> str:
     return column.replace("_", " ")
 
@@ -134,10 +144,19 @@ def latex(table: pd.DataFrame) -> str:
     return "\n".join([*head, *body]) + "\n"
 
 
-def write(full: pd.DataFrame, short: pd.DataFrame, notebook: str, name: str, scale: str) -> list[Path]:
-    """Write results/<scale>/tables/<notebook>--<name>.csv (`full`), .md and .tex (`short`); return the three paths."""
+def write(
+    full: pd.DataFrame, short: pd.DataFrame | list[pd.DataFrame], notebook: str, name: str, scale: str
+) -> list[Path]:
+    """Write results/<scale>/tables/<notebook>--<name>.csv (`full`), .md and .tex (`short`); return the three paths.
+
+    short: the table for reading, or several of them, one below another.
+    """
     stem = scales.tables_folder(scale) / f"{notebook}--{name}"
-    texts = {".csv": full.to_csv(index=False, lineterminator="\n"), ".md": markdown(short), ".tex": latex(short)}
+    read = [short] if isinstance(short, pd.DataFrame) else short
+    texts = {
+        ".csv": full.to_csv(index=False, lineterminator="\n"),
+        ".md": "\n".join(map(markdown, read)), ".tex": "\n".join(map(latex, read)),
+    }
     return [files.write_text(stem.with_name(stem.name + suffix), text) for suffix, text in texts.items()]
 
 
