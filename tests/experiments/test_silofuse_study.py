@@ -67,9 +67,14 @@ def test_a_method_comes_back_from_the_cache_as_it_was(setting, config, method, m
 def test_equal_reconstruction_is_what_training_with_as_many_steps_gives(setting, config, monkeypatch):
     goals = iter([0.9, 0.1, 0.2, 0.95])  # the silos, LatentDiff, then twice and four times the steps
     monkeypatch.setattr(silofuse_study, "reconstructed", lambda model: next(goals))
-    run = silofuse_study.trained(setting, "latent_diff_equal_reconstruction", config, progress=False)
+    config = replace(config, alarm=1.0)
+    with pytest.warns(UserWarning, match="autoencoders reproduce") as rung:
+        run = silofuse_study.trained(setting, "latent_diff_equal_reconstruction", config, progress=False)
     assert run.config.ae_steps == 4 * 2 * SHORT["ae_steps"]
-    other = silofuse.train([run_silo(setting)], replace(run.config, seed=0), columns=setting.columns, progress=False)
+    alarms = [str(entry.message) for entry in rung if "autoencoders reproduce" in str(entry.message)]
+    assert len(alarms) == 3, "the silos, LatentDiff, and LatentDiff with more steps"
+    quiet = replace(run.config, seed=0, alarm=-100.0)
+    other = silofuse.train([run_silo(setting)], quiet, columns=setting.columns, progress=False)
     pd.testing.assert_frame_equal(run.sample(20, seed=1), other.sample(20, seed=1))
     assert run.nbytes == other.nbytes
 
