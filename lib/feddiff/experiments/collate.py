@@ -65,7 +65,7 @@ def report(notebook: str, scale: str) -> Report:
             full = tables.summarise(part)
             read = made.tables[name] = tables.wide(full)
             if name == "headline" and parts.blocks:
-                read = tables.blocks(read, list(full.columns[: list(full.columns).index("name")]))
+                read = tables.blocks(read, tables.places_of(full))
                 made.blocks.extend(read)
             made.files.extend(tables.write(full, read, notebook, name, scale))
     for name, make in parts.tables.items() if records else ():

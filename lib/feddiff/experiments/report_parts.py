@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from feddiff.experiments import audit_family, figures_attacks_anonymity, figures_attacks_canaries
 from feddiff.experiments import figures_attacks_copies, figures_attacks_gradients, figures_attacks_latents
 from feddiff.experiments import figures_engine, figures_findiff, figures_findiff_clients, figures_quickstart
-from feddiff.experiments import figures_findiff_rivals, findiff_rivals_tables
+from feddiff.experiments import figures_findiff_rivals, findiff_noise, findiff_rivals_tables
 from feddiff.experiments import figures_findiff_details, figures_findiff_large, figures_findiff_noise, findiff_traps
-from feddiff.experiments import findiff_noise
 from feddiff.experiments import figures_findiff_aggregation, figures_findiff_rounds
 from feddiff.experiments import figures_pfdm, figures_pfdm_clients, figures_pfdm_downstream, figures_pfdm_ladder
 from feddiff.experiments import figures_pfdm_colour, figures_pfdm_privacy, pfdm_reported

@@ -24,8 +24,7 @@ def reconstruction(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     full = tables.summarise(part.assign(silo=part["silo"].mask(moved, "varies")))
     short = full.sort_values("mean", kind="stable")
     short = short.assign(score=[tables.cell(row) for row in short.to_dict("records")], runs=short["n"])
-    places = full.columns[: list(full.columns).index("name")]
-    return full, short[[*places, "score", "runs"]].reset_index(drop=True)
+    return full, short[[*tables.places_of(full), "score", "runs"]].reset_index(drop=True)
 
 
 def rivals(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

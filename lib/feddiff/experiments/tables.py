@@ -90,9 +90,14 @@ def cell(row, *, count: bool = False) -> str:
     return number(row["mean"]) + (f" ± {number(row['half_width'])}" if row["n"] > 1 else "")
 
 
+def places_of(summary: pd.DataFrame) -> list[str]:
+    """Return the label columns of a summary: those before "name"."""
+    return list(summary.columns[: list(summary.columns).index("name")])
+
+
 def wide(summary: pd.DataFrame) -> pd.DataFrame:
     """Return the table for reading: a row per place, a column per metric, "runs" = seeds behind a row."""
-    by = list(summary.columns[: list(summary.columns).index("name")])
+    by = places_of(summary)
     if summary.empty:
         return pd.DataFrame(columns=[*by, "runs"])
     metrics = list(sort(summary[["name"]].drop_duplicates(), ["name"])["name"])
